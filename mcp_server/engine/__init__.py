@@ -1,0 +1,1 @@
+"""Providers of contexts. `base` is the port; the composition root alone picks an implementation."""

@@ -1,0 +1,111 @@
+"""The wire between host and worker: length-prefixed frames over a stream socket. Pure; both sides use it.
+
+    frame  = kind (1 byte) | header length (u32, big endian) | body length (u32) | header (JSON object) | body (bytes)
+
+    host → worker   INIT     {"cwd": str, "envs": {str: str}}              once, first
+                    RUN      {"run": int, "envs": {str: str}}              body: the code, UTF-8 with surrogates passed
+    worker → host   READY    {"cwd": str, "pid": int, "python": str}       answers INIT
+                    REFUSED  {"message": str}                              answers INIT; the worker then exits
+                    DISPLAY  {"is_result": bool, "parts": [{"mime": str, "bytes": int, "alt": str, "original": int}]}
+                                                                           body: the parts' data, one after another
+                    END      {"run": int, "status": "ok" | "error",
+                              "error": {"name": str, "message": str, "traceback": str} | null,
+                              "exit_code": int | null}                     exactly one answers each RUN
+
+A peer is not trusted: lengths are capped before anything is allocated, and `engine.turn` checks what each frame says.
+JSON is written in ASCII, so that lone surrogates pass.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+INIT = 1
+RUN = 2
+READY = 16
+REFUSED = 17
+DISPLAY = 18
+END = 19
+
+KINDS = frozenset((INIT, RUN, READY, REFUSED, DISPLAY, END))
+
+PREFIX = struct.Struct(">BII")
+
+MAX_HEADER_BYTES = 4 * 1024 * 1024
+"""Room for an environment of 1 MiB or a traceback of 256 KiB, both escaped to ASCII."""
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Room for code of 4 MiB and for ten images of the largest size that a report shows."""
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame. The connection cannot be used further."""
+
+
+class Frame:
+    """One message: `kind` is a constant above, `header` a JSON object, `body` raw bytes."""
+
+    __slots__ = ("kind", "header", "body")
+
+    def __init__(self, kind: int, header: dict[str, Any], body: bytes = b"") -> None:
+        self.kind = kind
+        self.header = header
+        self.body = body
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return (self.kind, self.header, self.body) == (other.kind, other.header, other.body)
+
+    def __repr__(self) -> str:
+        return "Frame(%r, %r, %d bytes)" % (self.kind, self.header, len(self.body))
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame as bytes. Raises FrameError where it is over a cap, ValueError where the header is not JSON."""
+    header = json.dumps(frame.header, separators=(",", ":")).encode("ascii")
+    _check(frame.kind, len(header), len(frame.body))
+    return b"".join((PREFIX.pack(frame.kind, len(header), len(frame.body)), header, frame.body))
+
+
+class Decoder:
+    """Bytes in, frames out; any chunking gives the same frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Frames completed by `data`, in order. Raises FrameError at the first byte that cannot be right."""
+        self._buffer += data
+        done: list[Frame] = []
+        while len(self._buffer) >= PREFIX.size:
+            kind, header_length, body_length = PREFIX.unpack_from(self._buffer)
+            _check(kind, header_length, body_length)
+            start = PREFIX.size + header_length
+            end = start + body_length
+            if len(self._buffer) < end:
+                break
+            done.append(Frame(kind, _header(bytes(self._buffer[PREFIX.size : start])), bytes(self._buffer[start:end])))
+            del self._buffer[:end]
+        return done
+
+
+def _check(kind: int, header_length: int, body_length: int) -> None:
+    if kind not in KINDS:
+        raise FrameError("unknown frame kind %d" % kind)
+    if header_length > MAX_HEADER_BYTES:
+        raise FrameError("header of %d bytes is over the cap of %d" % (header_length, MAX_HEADER_BYTES))
+    if body_length > MAX_BODY_BYTES:
+        raise FrameError("body of %d bytes is over the cap of %d" % (body_length, MAX_BODY_BYTES))
+
+
+def _header(raw: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise FrameError("header is not JSON: %s" % type(error).__name__) from error
+    if not isinstance(header, dict):
+        raise FrameError("header is not an object")
+    return header
