@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 NO_ENVS: Mapping[str, str] = MappingProxyType({})
 
@@ -155,3 +157,73 @@ class EngineCapabilities:
     images: bool = False
     files: bool = False
     missing: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Whom a request belongs to. ``key`` empty: none is known, and every context stands alone, reached by its handle.
+
+    ``principal`` is the authenticated user, empty where there is no authentication; a handle is checked against it.
+    """
+
+    key: str = ""
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCall:
+    """One call of ``run_code`` as the service takes it; None means the setting's default."""
+
+    conversation: Conversation
+    code: str
+    context_id: str = ""
+    timeout_s: float | None = None
+    envs: Mapping[str, str] = NO_ENVS
+    wait_s: float | None = None
+    interrupt: bool = False
+    max_output_chars: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a run stands: for progress notifications. ``last_line`` is shaped, at most 200 characters."""
+
+    status: Status
+    elapsed_s: float
+    last_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRecord:
+    """A context as ``list_contexts`` shows it. ``activity`` is ``idle``, ``running`` or ``queued``."""
+
+    context_id: str
+    cwd: str
+    created_at: datetime
+    last_used_at: datetime
+    activity: str
+    runs: int
+    expires_after_idle_s: float
+    running_since: datetime | None = None
+    last_line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """Where the complete output of one stream is. ``path`` is empty where the code itself cannot read it.
+
+    ``complete`` is False where a quota made even the stored copy keep only its head and tail.
+    """
+
+    uri: str
+    path: str = ""
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run becomes for the model: one text, then images. ``record`` is the machine record, ready for JSON."""
+
+    text: str
+    images: tuple[Representation, ...]
+    record: Mapping[str, Any]
