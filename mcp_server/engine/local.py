@@ -1,0 +1,292 @@
+"""The engine on this machine: contexts are workers in a cell. The I/O of one worker is in `process`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from mcp_server.engine.process import Died, WorkerProcess
+from mcp_server.engine.turn import Ended
+from mcp_server.errors import EngineUnavailable, UnknownContext
+from mcp_server.model import (
+    ContextInfo,
+    ContextSpec,
+    EngineCapabilities,
+    Outcome,
+    RunRequest,
+    Sink,
+    State,
+    Status,
+)
+from mcp_server.sandbox.cell import Cell, Spawned, WorkerExit
+
+HANDLE_BYTES = 16
+"""128 bits from a secure source: without authentication, knowing a handle is the right to use it."""
+
+INTERRUPT_GRACE_S = 2.0
+"""How long code may take to end after SIGINT before it is killed and its variables are lost."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A process and the cell it lives in."""
+
+    cell: Cell
+    process: WorkerProcess
+
+    async def end(self) -> None:
+        """Kill it and all that it started, then close what the host holds of it. Idempotent."""
+        await self.cell.destroy(self.process.worker_id)
+        self.process.on_exit(WorkerExit(exit_code=None, signal=9))  # whoever still waits; an exit seen before stands
+        await self.process.close()
+
+
+@dataclass(slots=True)
+class _Context:
+    """One context of the registry. ``worker`` is None from the loss of one until the next run starts another.
+
+    ``lost`` says why the variables are gone, until a run has said it. ``stop_reason`` is why the present run was told
+    to stop; the first reason stands.
+    """
+
+    info: ContextInfo
+    spec: ContextSpec
+    late: Sink
+    worker: _Worker | None = None
+    lost: str = ""
+    running: bool = False
+    stop_reason: Status | None = None
+    grace: asyncio.TimerHandle | None = None
+    deleted: bool = False
+
+
+class LocalEngine:
+    """See `engine.base.Engine`. ``new_cell`` makes an unstarted cell; a cell that dies is replaced by another."""
+
+    def __init__(
+        self,
+        new_cell: Callable[[], Cell],
+        capabilities: EngineCapabilities,
+        interrupt_grace_s: float = INTERRUPT_GRACE_S,
+    ) -> None:
+        self._new_cell = new_cell
+        self._capabilities = capabilities
+        self._grace_s = interrupt_grace_s
+        self._contexts: dict[str, _Context] = {}
+        self._cell: Cell | None = None
+        self._cell_start = asyncio.Lock()
+        self._closed = False
+        self._errands: set[asyncio.Task[None]] = set()
+
+    @property
+    def capabilities(self) -> EngineCapabilities:
+        return self._capabilities
+
+    async def start(self) -> None:
+        await self._warm_cell()
+
+    async def create(self, spec: ContextSpec, late: Sink) -> ContextInfo:
+        context_id = "ctx_" + secrets.token_urlsafe(HANDLE_BYTES)
+        context = _Context(ContextInfo(context_id, spec.cwd), spec, late)
+        worker, cwd = await self._start_worker(context)
+        context.info = ContextInfo(context_id, cwd)
+        self._contexts[context_id] = context
+        self._attach(context, worker)
+        return context.info
+
+    async def execute(self, context_id: str, request: RunRequest, sink: Sink) -> Outcome:
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise UnknownContext(context_id)
+        if context.running:
+            raise RuntimeError("runs of one context must not overlap")
+        context.running = True
+        context.stop_reason = None
+        lost_before = context.lost
+        try:
+            if context.worker is None:
+                self._attach(context, (await self._start_worker(context))[0])
+            context.lost = ""
+            return await self._execute(context, request, sink, lost_before)
+        finally:
+            context.running = False
+
+    async def interrupt(self, context_id: str, reason: Status) -> bool:
+        context = self._contexts.get(context_id)
+        if context is None or not context.running:
+            return False
+        self._stop(context, reason)
+        return True
+
+    async def delete(self, context_id: str) -> None:
+        context = self._contexts.pop(context_id, None)
+        if context is None:
+            return
+        context.deleted = True
+        context.stop_reason = Status.CANCELLED
+        await self._end_worker(context)
+
+    async def delete_sandbox(self, sandbox_id: str) -> None:
+        for context_id in [key for key, context in self._contexts.items() if context.spec.sandbox_id == sandbox_id]:
+            await self.delete(context_id)
+        if self._cell is not None:
+            await self._cell.delete_sandbox(sandbox_id)
+
+    async def close(self) -> None:
+        self._closed = True
+        for context_id in list(self._contexts):
+            await self.delete(context_id)
+        if self._errands:
+            await asyncio.wait(self._errands)
+        if self._cell is not None:
+            cell, self._cell = self._cell, None
+            await cell.close()
+
+    # -- one run --------------------------------------------------------------------------------------------------
+
+    async def _execute(self, context: _Context, request: RunRequest, sink: Sink, lost_before: str) -> Outcome:
+        worker = context.worker
+        if worker is None or context.deleted:  # the context was deleted while its worker was starting
+            await self._end_worker(context)
+            return Outcome(Status.CANCELLED, State.RESET, lost_before=lost_before, detail="the context was deleted")
+        began_s = time.monotonic()
+        timer = self._arm_timeout(context, request.timeout_s)
+        end: Ended | Died | None = None
+        try:
+            if context.stop_reason is not None:  # told to stop while the worker was starting
+                self._stop(context, context.stop_reason)
+            end = await worker.process.run(request, sink)
+        finally:
+            for handle in (timer, context.grace):
+                if handle is not None:
+                    handle.cancel()
+            context.grace = None
+            if end is None:  # given up, or the sink failed: nobody waits for this code any more
+                context.lost = "the run before this one was given up, and its interpreter was ended"
+                self._errand(self._end_worker(context))
+        elapsed_s = time.monotonic() - began_s
+        if isinstance(end, Died):
+            context.lost = f"the interpreter ended during the run before this one ({end})"
+            await self._end_worker(context)
+            return _outcome_of_death(end, context, elapsed_s, lost_before)
+        return _outcome_of_end(end, context.stop_reason, elapsed_s, lost_before)
+
+    def _arm_timeout(self, context: _Context, timeout_s: float) -> asyncio.TimerHandle | None:
+        if timeout_s <= 0:
+            return None
+        return asyncio.get_running_loop().call_later(timeout_s, self._stop, context, Status.TIMEOUT)
+
+    def _stop(self, context: _Context, reason: Status) -> None:
+        """Interrupt what runs, and arm the kill that follows an interrupt that is ignored."""
+        if context.stop_reason is None:
+            context.stop_reason = reason
+        if context.worker is None or context.grace is not None:
+            return
+        process = context.worker.process
+        process.interrupt()
+        context.grace = asyncio.get_running_loop().call_later(self._grace_s, process.kill)
+
+    # -- workers --------------------------------------------------------------------------------------------------
+
+    async def _start_worker(self, context: _Context) -> tuple[_Worker, str]:
+        """A worker for a context, and the directory it stands in. Nothing is left of it where this fails."""
+        cell = await self._warm_cell()
+        exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
+        spawning = asyncio.ensure_future(cell.spawn(context.spec.sandbox_id, exits.set_result))
+        try:
+            spawned = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            spawning.add_done_callback(lambda done: self._destroy_unwanted(cell, done))
+            raise
+        worker = _Worker(cell, WorkerProcess(spawned, context.late))
+        exits.add_done_callback(lambda done: worker.process.on_exit(done.result()))
+        try:
+            cwd = context.info.cwd or cell.work_dir(context.spec.sandbox_id)
+            return worker, await worker.process.begin(cwd, context.spec.envs)
+        except BaseException:
+            self._errand(worker.end())
+            raise
+
+    def _destroy_unwanted(self, cell: Cell, spawning: asyncio.Future[Spawned]) -> None:
+        if not spawning.cancelled() and spawning.exception() is None:
+            spawned = spawning.result()
+            self._errand(_Worker(cell, WorkerProcess(spawned, _discard)).end())
+
+    def _attach(self, context: _Context, worker: _Worker) -> None:
+        context.worker = worker
+        worker.process.died.add_done_callback(lambda died: self._on_death(context, worker, died.result()))
+
+    def _on_death(self, context: _Context, worker: _Worker, died: Died) -> None:
+        """A worker that dies while no run is on is noticed here; one that dies in a run, by that run."""
+        if context.running or context.worker is not worker:
+            return
+        context.lost = f"its interpreter ended between runs ({died})"
+        _log.warning("worker.died_idle", context_id=context.info.context_id, how=str(died))
+        self._errand(self._end_worker(context))
+
+    async def _end_worker(self, context: _Context) -> None:
+        worker, context.worker = context.worker, None
+        if worker is not None:
+            await worker.end()
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work that nobody waits for but `close`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _warm_cell(self) -> Cell:
+        async with self._cell_start:
+            if self._closed:
+                raise EngineUnavailable("The engine is closed.")
+            if self._cell is None:
+                cell = self._new_cell()
+                cell.on_lost = lambda: self._on_cell_lost(cell)
+                await cell.start()
+                self._cell = cell
+            return self._cell
+
+    def _on_cell_lost(self, cell: Cell) -> None:
+        _log.error("cell.lost")
+        if self._cell is cell:
+            self._cell = None
+
+
+def _discard(_chunk: object) -> None:
+    """The sink of a worker that nobody wants any more."""
+
+
+def _outcome_of_end(ended: Ended, reason: Status | None, elapsed_s: float, lost_before: str) -> Outcome:
+    """The reason for which the host sent an interrupt stands over what the code says of itself."""
+    status = reason or (Status.OK if ended.error is None else Status.ERROR)
+    return Outcome(
+        status=status, elapsed_s=elapsed_s, error=ended.error, exit_code=ended.exit_code, lost_before=lost_before
+    )
+
+
+def _outcome_of_death(died: Died, context: _Context, elapsed_s: float, lost_before: str) -> Outcome:
+    status, detail = Status.CRASHED, str(died)
+    if context.deleted:
+        status, detail = Status.CANCELLED, "the context was deleted"
+    elif died.exit.out_of_memory:
+        status = Status.OUT_OF_MEMORY
+    elif context.stop_reason is not None:
+        status = context.stop_reason
+        detail = "it went on after the interrupt and was killed"
+    return Outcome(
+        status=status,
+        state=State.RESET,
+        elapsed_s=elapsed_s,
+        exit_code=died.exit.exit_code,
+        signal=died.exit.signal,
+        lost_before=lost_before,
+        detail=detail,
+    )

@@ -1,0 +1,94 @@
+"""The two output pipes of a worker: read as output comes, held back where the sink asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Mapping
+
+from mcp_server.model import Chunk, OutputChunk, Sink, Stream
+
+READ_BYTES = 256 * 1024
+"""One read empties a pipe of the default size (64 KiB) and a good part of an enlarged one."""
+
+
+class OutputPipes:
+    """Delivers chunks to `sink`, which may be exchanged at any time; owns the descriptors.
+
+    A sink that returns an awaitable stops the reading until that is done. An exception of its is raised by
+    the next `drain`.
+    """
+
+    def __init__(self, pipes: Mapping[int, Stream], sink: Sink) -> None:
+        self.sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._open = dict(pipes)
+        self._held: asyncio.Future[None] | None = None
+        self._watch()
+
+    def deliver(self, chunk: Chunk) -> None:
+        """Give a chunk to the sink; hold the pipes back if it wants time."""
+        wait = self.sink(chunk)
+        if wait is not None:
+            self._unwatch()
+            self._held = asyncio.ensure_future(wait)
+            self._held.add_done_callback(self._resume)
+
+    async def drain(self) -> None:
+        """Deliver what is in the pipes at this moment, and return once the sink has taken it."""
+        for fd in list(self._open):
+            left = _waiting_bytes(fd)
+            while left > 0:
+                await self._taken()
+                read = self._read(fd, left)
+                if read == 0:
+                    break
+                left -= read
+        await self._taken()
+
+    def close(self) -> None:
+        """Close the descriptors. Idempotent."""
+        self._unwatch()
+        for fd in self._open:
+            os.close(fd)
+        self._open.clear()
+
+    async def _taken(self) -> None:
+        held = self._held
+        if held is not None:
+            await held
+
+    def _resume(self, held: asyncio.Future[None]) -> None:
+        if self._held is held and (held.cancelled() or held.exception() is None):
+            self._held = None
+        self._watch()
+
+    def _watch(self) -> None:
+        for fd in self._open:
+            self._loop.add_reader(fd, self._read, fd, READ_BYTES)
+
+    def _unwatch(self) -> None:
+        for fd in self._open:
+            self._loop.remove_reader(fd)
+
+    def _read(self, fd: int, most: int) -> int:
+        """Read once and deliver; the number of bytes that came."""
+        try:
+            data = os.read(fd, min(most, READ_BYTES))
+        except BlockingIOError:
+            return 0
+        if not data:  # every writer is gone: nothing will come from here again
+            self._loop.remove_reader(fd)
+            self._open.pop(fd)
+            os.close(fd)
+            return 0
+        self.deliver(OutputChunk(self._open[fd], data))
+        return len(data)
+
+
+def _waiting_bytes(fd: int) -> int:
+    answer = fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0")
+    return int(struct.unpack("i", answer)[0])

@@ -1,0 +1,211 @@
+"""One live context: its queue, the run that is on, and the reports that are due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from mcp_server.engine.base import Engine
+from mcp_server.errors import CodeInterpreterError, InternalError, LimitReached, NothingToReport, UnknownContext
+from mcp_server.model import (
+    Chunk,
+    ContextInfo,
+    ContextRecord,
+    Conversation,
+    Outcome,
+    OutputChunk,
+    RunCall,
+    RunRequest,
+    Status,
+)
+from mcp_server.service.limits import MAX_DUE_REPORTS, MAX_QUEUED_RUNS, ServiceLimits
+from mcp_server.service.run import Run
+from mcp_server.shaping.stream import ShapedText, StreamShaper
+
+LATE_WINDOW_CHARS = 2_000
+"""How much of what background threads print between runs is kept to be shown."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LateOutput:
+    """Shapes what a context prints while no run is on, until the next report shows it."""
+
+    def __init__(self) -> None:
+        self._shaper: StreamShaper | None = None
+
+    def take(self, chunk: Chunk) -> None:
+        if isinstance(chunk, OutputChunk):
+            if self._shaper is None:
+                self._shaper = StreamShaper(LATE_WINDOW_CHARS)
+            self._shaper.feed(chunk.data)
+
+    def cut(self) -> ShapedText | None:
+        """What has come since the last cut; None where nothing has."""
+        if self._shaper is None:
+            return None
+        text = self._shaper.finish()
+        self._shaper = None
+        return text
+
+
+class LiveContext:
+    """Runs go through here first in, first out. `on_idle` is called whenever the queue has run empty."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: ServiceLimits,
+        info: ContextInfo,
+        owner: Conversation,
+        late: LateOutput,
+        on_idle: Callable[[LiveContext], None],
+    ) -> None:
+        self.info = info
+        self.owner = owner
+        self.created_at = self.last_used_at = datetime.now(UTC)
+        self.deleted = False
+        self._engine = engine
+        self._limits = limits
+        self._late = late
+        self._on_idle = on_idle
+        self._runs = 0
+        self._queue: deque[Run] = deque()
+        self._current: Run | None = None
+        self._due: deque[Run] = deque()
+        self._dropped = 0
+        self._pump: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[bool]] = set()
+
+    @property
+    def idle(self) -> bool:
+        return self._current is None and not self._queue
+
+    def submit(self, call: RunCall) -> Run:
+        """Queue code. Raises LimitReached."""
+        if len(self._queue) >= MAX_QUEUED_RUNS:
+            raise LimitReached(
+                f"Context {self.info.context_id} has {len(self._queue)} runs waiting, the most it may have. "
+                "Wait for them (run_code with empty code), or use interrupt=true."
+            )
+        self._runs += 1
+        window = call.max_output_chars or self._limits.max_output_chars
+        run = Run(self._runs, self.info.context_id, call, window)
+        self._queue.append(run)
+        self._due.append(run)
+        oldest = self._due[0]
+        if len(self._due) > MAX_DUE_REPORTS and oldest.done.is_set() and not oldest.waiters:
+            self._due.popleft()
+            self._dropped += 1
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._run_queue())
+        return run
+
+    def oldest_due(self) -> Run:
+        """The run whose report an empty code asks for. Raises NothingToReport."""
+        if not self._due:
+            raise NothingToReport(
+                f"code is empty, and context {self.info.context_id} has nothing running or waiting to be reported. "
+                "Give code to run."
+            )
+        return self._due[0]
+
+    def queued_behind(self, run: Run) -> int:
+        """How many runs of this context come before this one."""
+        if run not in self._queue:
+            return 0
+        return self._queue.index(run) + (self._current is not None)
+
+    def reported(self, run: Run) -> None:
+        """The report of the run's end has been given."""
+        if run in self._due:
+            self._due.remove(run)
+
+    def notices(self, run: Run) -> list[str]:
+        """What the reader of this run's report should know of the others."""
+        due = [str(other.number) for other in self._due if other.number < run.number and not other.waiters]
+        notices = []
+        if due:
+            runs = f"run {due[0]}" if len(due) == 1 else f"runs {', '.join(due)}"
+            notices.append(f"The report of {runs} is still due: run_code with empty code returns it.")
+        if self._dropped:
+            notices.append(f"{self._dropped} older reports that nobody fetched were dropped.")
+            self._dropped = 0
+        return notices
+
+    async def interrupt(self) -> None:
+        """Stop what is running. What is queued stays."""
+        await self._engine.interrupt(self.info.context_id, Status.INTERRUPTED)
+
+    def abandon(self, run: Run) -> None:
+        """The call of a run was cancelled and no other waits: take it from the queue, or interrupt it."""
+        self.reported(run)
+        if run in self._queue:
+            self._queue.remove(run)
+            run.end(Outcome(Status.CANCELLED, detail="it was cancelled before it began"))
+        elif run is self._current:
+            errand = asyncio.get_running_loop().create_task(
+                self._engine.interrupt(self.info.context_id, Status.CANCELLED)
+            )
+            self._errands.add(errand)
+            errand.add_done_callback(self._errands.discard)
+
+    async def delete(self) -> None:
+        """End the context. Queued runs fail; a running one ends as cancelled."""
+        self.deleted = True
+        while self._queue:
+            self._queue.popleft().fail(UnknownContext(self.info.context_id))
+        await self._engine.delete(self.info.context_id)
+
+    def record(self) -> ContextRecord:
+        current = self._current
+        return ContextRecord(
+            context_id=self.info.context_id,
+            cwd=self.info.cwd,
+            created_at=self.created_at,
+            last_used_at=self.last_used_at,
+            activity="idle" if self.idle else "running",
+            runs=self._runs,
+            expires_after_idle_s=self._limits.idle_expiry_s,
+            running_since=current.running_since if current else None,
+            last_line=current.progress().last_line if current else "",
+        )
+
+    async def _run_queue(self) -> None:
+        try:
+            while self._queue:
+                self._current = self._queue.popleft()
+                await self._carry_out(self._current)
+                self._current = None
+                self.last_used_at = datetime.now(UTC)
+        finally:
+            self._current = None
+            self._pump = None
+            self._on_idle(self)
+
+    async def _carry_out(self, run: Run) -> None:
+        timeout_s = self._limits.default_timeout_s if run.call.timeout_s is None else run.call.timeout_s
+        request = RunRequest(run.number, run.call.code, timeout_s, run.call.envs)
+        run.begin(self._late.cut())
+        try:
+            outcome = await self._engine.execute(self.info.context_id, request, run.take)
+        except CodeInterpreterError as error:
+            _log.warning("run.failed", context_id=self.info.context_id, run=run.number, error=type(error).__name__)
+            run.fail(error)
+        else:
+            _log.info(
+                "run.ended",
+                context_id=self.info.context_id,
+                run=run.number,
+                status=outcome.status,
+                state=outcome.state,
+                elapsed_s=round(outcome.elapsed_s, 4),
+            )
+            run.end(outcome)
+        finally:
+            if not run.done.is_set():
+                run.fail(InternalError("The run could not be carried out: a fault of the server's, see its log."))

@@ -1,0 +1,292 @@
+"""The service behind every door: finds the context of a call, runs the code, waits, and reports."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from mcp_server.engine.base import Engine
+from mcp_server.errors import InvalidArgument, UnknownContext
+from mcp_server.model import (
+    NO_ENVS,
+    ContextRecord,
+    ContextSpec,
+    Conversation,
+    EngineCapabilities,
+    Progress,
+    Report,
+    RunCall,
+)
+from mcp_server.service.context import LateOutput, LiveContext
+from mcp_server.service.limits import (
+    ServiceLimits,
+    check_call,
+    check_cwd,
+    check_envs,
+    check_room_for_context,
+)
+from mcp_server.service.progress import ProgressMeter
+from mcp_server.service.run import Run
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Sandbox:
+    """What one conversation owns; a context outside of any conversation has one to itself."""
+
+    sandbox_id: str
+    conversation: Conversation
+    contexts: dict[str, LiveContext] = field(default_factory=dict)
+    default: LiveContext | None = None
+    creating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    coming: int = 0
+
+
+class Service:
+    """One service, one event loop. `start` it before use and `close` it after.
+
+    Everything that a caller can do wrong raises a `CallerError`; what user code does wrong is in its report.
+    """
+
+    def __init__(self, engine: Engine, limits: ServiceLimits | None = None) -> None:
+        self._engine = engine
+        self._limits = limits or ServiceLimits()
+        self._contexts: dict[str, LiveContext] = {}
+        self._sandbox_of: dict[str, _Sandbox] = {}
+        self._conversations: dict[Conversation, _Sandbox] = {}
+        self._expiries: dict[str, asyncio.TimerHandle] = {}
+        self._errands: set[asyncio.Task[Any]] = set()
+        self._coming = 0
+
+    @property
+    def capabilities(self) -> EngineCapabilities:
+        return self._engine.capabilities
+
+    async def start(self) -> None:
+        """Raises `SetupFailed` where the engine cannot start."""
+        await self._engine.start()
+        _log.info("service.started", engine=self.capabilities.name, tier=self.capabilities.tier)
+
+    async def close(self) -> None:
+        """End every context. Runs that are on end as cancelled."""
+        for handle in self._expiries.values():
+            handle.cancel()
+        self._expiries.clear()
+        for context in list(self._contexts.values()):
+            await self._remove(context)
+        if self._errands:
+            await asyncio.wait(self._errands)
+        await self._engine.close()
+        _log.info("service.closed")
+
+    # -- the four doors' four calls -------------------------------------------------------------------------------
+
+    async def run(self, call: RunCall, on_progress: Callable[[Progress], None] | None = None) -> Report:
+        """Carry out one call of `run_code`: queue its code or rejoin the oldest due run, wait, and report.
+
+        Cancelling this interrupts the run if nobody else waits for it, and keeps the variables.
+        """
+        deadline_s = time.monotonic() + (self._limits.wait_s if call.wait_s is None else call.wait_s)
+        check_call(call)
+        empty = not call.code.strip()
+        context, notices = await self._context_for(call, empty)
+        if call.interrupt:
+            await context.interrupt()
+        run = context.oldest_due() if empty else context.submit(call)
+        self._touch(context)
+        await self._wait(context, run, deadline_s, on_progress)
+        ended = run.done.is_set()
+        if ended:
+            context.reported(run)
+        budget = call.max_output_chars or self._limits.max_output_chars
+        return run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
+
+    async def create_context(
+        self, conversation: Conversation, cwd: str = "", envs: Mapping[str, str] = NO_ENVS
+    ) -> ContextRecord:
+        """Make a context. Raises LimitReached, InvalidArgument (cwd, envs), EngineUnavailable."""
+        check_cwd(cwd)
+        check_envs(envs)
+        return (await self._create(self._sandbox(conversation), cwd, envs)).record()
+
+    async def list_contexts(self, conversation: Conversation) -> list[ContextRecord]:
+        """The conversation's contexts, oldest first, without the default one; none where no conversation is known."""
+        sandbox = self._conversations.get(conversation) if conversation.key else None
+        if sandbox is None:
+            return []
+        return [context.record() for context in sandbox.contexts.values() if context is not sandbox.default]
+
+    async def delete_context(self, conversation: Conversation, context_id: str) -> None:
+        """End a context with everything that it started. Raises UnknownContext, InvalidArgument for a default one."""
+        context = self._find(conversation, context_id)
+        if self._sandbox_of[context_id].default is context:
+            raise InvalidArgument(
+                "The default context cannot be deleted. Use create_context for contexts with a life of their own."
+            )
+        await asyncio.shield(self._errand(self._remove(context)))
+
+    # -- which context --------------------------------------------------------------------------------------------
+
+    async def _context_for(self, call: RunCall, empty: bool) -> tuple[LiveContext, list[str]]:
+        if call.context_id:
+            return self._find(call.conversation, call.context_id), []
+        if not call.conversation.key:
+            if empty:
+                raise InvalidArgument(
+                    "code is empty and no context_id is given: name the context to wait for, or give code."
+                )
+            context = await self._create(self._sandbox(call.conversation))
+            return context, [
+                f"A new context was made for this call. To go on in it, pass context_id={context.info.context_id!r}."
+            ]
+        sandbox = self._sandbox(call.conversation)
+        async with sandbox.creating:
+            if sandbox.default is None:
+                return await self._create(sandbox, default=True), []
+            return sandbox.default, []
+
+    def _find(self, conversation: Conversation, context_id: str) -> LiveContext:
+        context = self._contexts.get(context_id)
+        if context is None or context.deleted or context.owner.principal != conversation.principal:
+            raise UnknownContext(context_id)
+        return context
+
+    def _sandbox(self, conversation: Conversation) -> _Sandbox:
+        if not conversation.key:
+            return _Sandbox(_new_sandbox_id(), conversation)
+        sandbox = self._conversations.get(conversation)
+        if sandbox is None:
+            sandbox = self._conversations[conversation] = _Sandbox(_new_sandbox_id(), conversation)
+        return sandbox
+
+    async def _create(
+        self, sandbox: _Sandbox, cwd: str = "", envs: Mapping[str, str] = NO_ENVS, *, default: bool = False
+    ) -> LiveContext:
+        """Make a context in a task of its own, so that a cancelled call leaves nothing half made."""
+        check_room_for_context(self._limits, len(sandbox.contexts) + sandbox.coming, len(self._contexts) + self._coming)
+        task = self._errand(self._create_now(sandbox, ContextSpec(sandbox.sandbox_id, cwd, dict(envs)), default))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not default:  # nobody will ever know its handle
+                task.add_done_callback(self._remove_made)
+            raise
+
+    async def _create_now(self, sandbox: _Sandbox, spec: ContextSpec, default: bool) -> LiveContext:
+        late = LateOutput()
+        sandbox.coming += 1
+        self._coming += 1
+        try:
+            info = await self._engine.create(spec, late.take)
+        except BaseException:
+            sandbox.coming -= 1
+            await self._drop_if_empty(sandbox)
+            raise
+        finally:
+            self._coming -= 1
+        sandbox.coming -= 1
+        context = LiveContext(self._engine, self._limits, info, sandbox.conversation, late, self._on_idle)
+        self._contexts[info.context_id] = context
+        self._sandbox_of[info.context_id] = sandbox
+        sandbox.contexts[info.context_id] = context
+        if default:
+            sandbox.default = context
+        self._touch(context)
+        _log.info("context.created", context_id=info.context_id, contexts=len(self._contexts))
+        return context
+
+    def _remove_made(self, task: asyncio.Task[LiveContext]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._errand(self._remove(task.result()))
+
+    def _errand(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Work that a cancelled call must not tear apart; `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+        return task
+
+    # -- waiting --------------------------------------------------------------------------------------------------
+
+    async def _wait(
+        self, context: LiveContext, run: Run, deadline_s: float, on_progress: Callable[[Progress], None] | None
+    ) -> None:
+        """Return when the run has ended or the deadline has come. Where this is cancelled, see `Service.run`."""
+        meter = None
+        if on_progress is not None:
+            meter = ProgressMeter(run.progress, on_progress)
+            run.on_change.append(meter.touch)
+        run.waiters += 1
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                await run.done.wait()
+        except TimeoutError:
+            run.waiters -= 1
+        except asyncio.CancelledError:
+            run.waiters -= 1
+            if run.waiters == 0:
+                context.abandon(run)
+            raise
+        else:
+            run.waiters -= 1
+        finally:
+            if meter is not None:
+                run.on_change.remove(meter.touch)
+                meter.close()
+
+    # -- the end of contexts --------------------------------------------------------------------------------------
+
+    def _on_idle(self, context: LiveContext) -> None:
+        if not context.deleted:
+            self._touch(context)
+
+    def _touch(self, context: LiveContext) -> None:
+        """The context was used: its idle time begins anew."""
+        context_id = context.info.context_id
+        old = self._expiries.pop(context_id, None)
+        if old is not None:
+            old.cancel()
+        loop = asyncio.get_running_loop()
+        self._expiries[context_id] = loop.call_later(self._limits.idle_expiry_s, self._expire, context)
+
+    def _expire(self, context: LiveContext) -> None:
+        if not context.idle:  # the end of its last run begins the idle time
+            return
+        _log.info("context.expired", context_id=context.info.context_id)
+        self._errand(self._remove(context))
+
+    async def _remove(self, context: LiveContext) -> None:
+        context_id = context.info.context_id
+        sandbox = self._sandbox_of.pop(context_id, None)
+        if sandbox is None:
+            return
+        del self._contexts[context_id], sandbox.contexts[context_id]
+        if sandbox.default is context:
+            sandbox.default = None
+        handle = self._expiries.pop(context_id, None)
+        if handle is not None:
+            handle.cancel()
+        await context.delete()
+        _log.info("context.deleted", context_id=context_id, contexts=len(self._contexts))
+        await self._drop_if_empty(sandbox)
+
+    async def _drop_if_empty(self, sandbox: _Sandbox) -> None:
+        """A sandbox goes, with its files, when its last context has gone and none is coming."""
+        if sandbox.contexts or sandbox.coming:
+            return
+        if self._conversations.get(sandbox.conversation) is sandbox:
+            del self._conversations[sandbox.conversation]
+        await self._engine.delete_sandbox(sandbox.sandbox_id)
+
+
+def _new_sandbox_id() -> str:
+    return "sbx_" + secrets.token_hex(8)
