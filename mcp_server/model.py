@@ -101,7 +101,7 @@ class RunRequest:
     number: int
     code: str
     timeout_s: float = 0.0
-    envs: Mapping[str, str] = NO_ENVS
+    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ContextSpec:
 
     sandbox_id: str
     cwd: str = ""
-    envs: Mapping[str, str] = NO_ENVS
+    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class RunCall:
     code: str
     context_id: str = ""
     timeout_s: float | None = None
-    envs: Mapping[str, str] = NO_ENVS
+    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
     wait_s: float | None = None
     interrupt: bool = False
     max_output_chars: int | None = None
