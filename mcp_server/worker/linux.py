@@ -77,6 +77,8 @@ _NR_LANDLOCK_RESTRICT_SELF = 446
 LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_RULE_PATH_BENEATH = 1
 LANDLOCK_RULE_NET_PORT = 2
+LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF = 1
+LANDLOCK_RESTRICT_SELF_LOG_SUBDOMAINS_OFF = 4
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_FD = 0xFFFFFFFF
@@ -295,6 +297,9 @@ def landlock_allow_port(ruleset_fd: int, port: int, access: int) -> None:
     _syscall("landlock_add_rule port", _NR_LANDLOCK_ADD_RULE, ruleset_fd, LANDLOCK_RULE_NET_PORT, ctypes.byref(rule), 0)
 
 
-def landlock_restrict_self(ruleset_fd: int) -> None:
-    """Enforce the ruleset on this thread and its future children. The caller has set no_new_privs."""
-    _syscall("landlock_restrict_self", _NR_LANDLOCK_RESTRICT_SELF, ruleset_fd, 0)
+def landlock_restrict_self(ruleset_fd: int, flags: int = 0) -> None:
+    """Enforce the ruleset on this thread and its future children. The caller has set no_new_privs.
+
+    Flags exist from ABI 7 on.
+    """
+    _syscall("landlock_restrict_self", _NR_LANDLOCK_RESTRICT_SELF, ruleset_fd, flags)
