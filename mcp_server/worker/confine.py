@@ -1,0 +1,179 @@
+"""The last step before a worker runs foreign code: the process gives up whatever it does not need, for good.
+
+A plan is plain data, made by the host:
+
+    {"limits":   {"DATA": int, "NPROC": int, "NOFILE": int, "FSIZE": int, "CPU": int, "STACK": int},
+     "tag":      int,
+     "landlock": {"write": [path, …], "read": [path, …]} | None,
+     "seccomp":  "room" | "standard" | None}
+
+`limits` are names of RLIMIT_… with bytes, seconds or counts; each becomes the hard limit as well. RLIMIT_AS is refused:
+it counts address space that is never touched, and so breaks numpy, threads and mmap. `tag` is the hard limit of
+RLIMIT_RTTIME in microseconds, by which the host knows the processes of one context (0: none). `landlock` is for a
+process that shares the host's mount namespace. `seccomp` names a program in `seccomp/`.
+
+What no plan can leave out: no new privileges, no capabilities, no core dumps, no real-time priority, not dumpable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import resource
+import stat
+import sys
+from typing import Any, Callable, Dict, Iterable, Tuple
+
+from . import linux
+
+NEEDED_LANDLOCK_ABI = 6
+"""The first that holds signals and abstract Unix sockets (Linux 6.12)."""
+
+# linux/landlock.h
+EXECUTE = 1 << 0
+WRITE_FILE = 1 << 1
+READ_FILE = 1 << 2
+READ_DIR = 1 << 3
+MAKE_CHAR = 1 << 6
+MAKE_BLOCK = 1 << 11
+TRUNCATE = 1 << 14
+IOCTL_DEV = 1 << 15
+EVERY_FILE_ACCESS = (1 << 16) - 1
+EVERY_TCP_ACCESS = 1 << 0 | 1 << 1
+EVERY_SCOPE = 1 << 0 | 1 << 1
+
+READ = EXECUTE | READ_FILE | READ_DIR
+WRITE = EVERY_FILE_ACCESS & ~(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
+OF_PLAIN_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
+
+# linux/securebits.h: each bit and its lock, but for SECBIT_KEEP_CAPS (1 << 4), which is locked while off. Root then is
+# a user like any other.
+SECUREBITS = 0xEF
+
+# fs/coredump.c: where core_pattern is a pipe, a limit of 0 still starts the helper, on the host as root; 1 does not.
+NO_CORE = 1
+
+CPU_GRACE_S = 2
+"""SIGXCPU comes at the limit; code that handles it is killed so much later."""
+
+
+class SealFailed(OSError):
+    """A layer could not be put on; its name begins the text. The process must not run foreign code."""
+
+    def __init__(self, layer: str, error: BaseException) -> None:
+        super().__init__(getattr(error, "errno", None) or errno.EINVAL, "%s: %s" % (layer, _text(error)))
+        self.layer = layer
+
+
+def _text(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def seal(plan: Dict[str, Any]) -> None:
+    """Put every layer of the plan on the calling process, which has one thread. Raises SealFailed.
+
+    Nothing of it can be taken off again. Half done is not usable: on an error the process has to end.
+    """
+    layers: Tuple[Tuple[str, Callable[[], None]], ...] = (
+        ("limits", lambda: set_limits(plan["limits"], plan["tag"])),
+        ("no_new_privs", linux.set_no_new_privileges),
+        ("landlock", lambda: restrict_files(plan["landlock"])),
+        ("capabilities", drop_capabilities),
+        ("dumpable", lambda: linux.set_dumpable(False)),
+        ("seccomp", lambda: filter_system_calls(plan["seccomp"])),
+    )
+    for layer, put_on in layers:
+        try:
+            put_on()
+        except Exception as error:
+            raise SealFailed(layer, error) from error
+
+
+def set_limits(limits: Dict[str, int], tag: int) -> None:
+    """Soft and hard limits alike; none is raised above the hard limit that stands."""
+    if "AS" in limits:
+        raise ValueError("RLIMIT_AS breaks numpy, threads and mmap: limit DATA")
+    for name, value in limits.items():
+        soft_less = CPU_GRACE_S if name == "CPU" else 0
+        _lower(getattr(resource, "RLIMIT_" + name), value, value + soft_less)
+    _lower(resource.RLIMIT_CORE, NO_CORE, NO_CORE)
+    _lower(resource.RLIMIT_RTPRIO, 0, 0)
+    _lower(resource.RLIMIT_NICE, 0, 0)
+    if tag:
+        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, tag))
+
+
+def _lower(which: int, soft: int, hard: int) -> None:
+    standing = resource.getrlimit(which)[1]
+    if standing != resource.RLIM_INFINITY:
+        hard = min(hard, standing)
+    resource.setrlimit(which, (min(soft, hard), hard))
+
+
+def restrict_files(rules: Any) -> None:
+    """Landlock: only the named paths, no TCP, no signal and no abstract socket out of this process's descendants.
+
+    A path to read that does not exist allows nothing and is passed over; a path to write must exist. Not held, as the
+    kernel has no rule for it: UDP, sockets by path, modes, owners and times of files, stat, extended attributes; the
+    `standard` seccomp program holds these.
+    """
+    if rules is None:
+        return
+    abi = linux.landlock_abi()
+    if abi < NEEDED_LANDLOCK_ABI:
+        raise OSError(errno.EOPNOTSUPP, "ABI %d, and %d is needed" % (abi, NEEDED_LANDLOCK_ABI))
+    ruleset = linux.landlock_create_ruleset(EVERY_FILE_ACCESS, EVERY_TCP_ACCESS, EVERY_SCOPE)
+    try:
+        _allow(ruleset, rules["write"], READ | WRITE)
+        _allow(ruleset, filter(os.path.exists, rules["read"]), READ)
+        linux.landlock_restrict_self(ruleset, _quiet(abi))
+    finally:
+        os.close(ruleset)
+
+
+def _quiet(abi: int) -> int:
+    """Denials are not logged, where that can be said: foreign code would fill the operator's audit log with them."""
+    if abi < 7:
+        return 0
+    return linux.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF | linux.LANDLOCK_RESTRICT_SELF_LOG_SUBDOMAINS_OFF
+
+
+def _allow(ruleset: int, paths: Iterable[str], access: int) -> None:
+    for path in paths:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            plain = not stat.S_ISDIR(os.fstat(fd).st_mode)
+            linux.landlock_allow_path(ruleset, fd, access & OF_PLAIN_FILES if plain else access)
+        finally:
+            os.close(fd)
+
+
+def drop_capabilities() -> None:
+    """Every set emptied; root's special treatment by execve and setuid ended.
+
+    The securebits and the bounding set need CAP_SETPCAP. A process that lacks it cannot gain by execve what it does not
+    have, since no_new_privs is on.
+    """
+    with contextlib.suppress(PermissionError):
+        linux.prctl(linux.PR_SET_SECUREBITS, SECUREBITS)
+    linux.drop_capabilities()
+
+
+def filter_system_calls(name: Any) -> None:
+    """Load a program of `seccomp/` for this machine."""
+    if name is not None:
+        linux.load_seccomp_filter(read_program(name))
+
+
+@functools.lru_cache(maxsize=None)
+def read_program(name: str) -> bytes:
+    """The program as shipped. The zygote calls this once, so that a worker finds it in memory."""
+    machine = os.uname().machine if sys.maxsize > 2**32 else "a 32-bit interpreter"
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seccomp", "%s.%s.bpf" % (name, machine))
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "no program %r for %s" % (name, machine)) from None
