@@ -2,15 +2,14 @@
 
 A plan is plain data, made by the host:
 
-    {"limits":   {"DATA": int, "NPROC": int, "NOFILE": int, "FSIZE": int, "CPU": int, "STACK": int},
-     "tag":      int,
+    {"rlimits":  {"DATA": int, "NPROC": int, "NOFILE": int, "FSIZE": int, "CPU": int, "STACK": int},
      "landlock": {"write": [path, …], "read": [path, …]} | None,
      "seccomp":  "room" | "standard" | None}
 
-`limits` are names of RLIMIT_… with bytes, seconds or counts; each becomes the hard limit as well. RLIMIT_AS is refused:
-it counts address space that is never touched, and so breaks numpy, threads and mmap. `tag` is the hard limit of
-RLIMIT_RTTIME in microseconds, by which the host knows the processes of one context (0: none). `landlock` is for a
-process that shares the host's mount namespace. `seccomp` names a program in `seccomp/`.
+`rlimits` are names of RLIMIT_… with bytes, seconds or counts; each becomes the hard limit as well. RLIMIT_AS is refused:
+it counts address space that is never touched, and so breaks numpy, threads and mmap. `landlock` is for a process that
+shares the host's mount namespace. `seccomp` names a program in `seccomp/`; both programs refuse to change the tag of
+`tags`, which is put on before. Keys that are not named here are left alone.
 
 What no plan can leave out: no new privileges, no capabilities, no core dumps, no real-time priority, not dumpable.
 """
@@ -77,7 +76,7 @@ def seal(plan: Dict[str, Any]) -> None:
     Nothing of it can be taken off again. Half done is not usable: on an error the process has to end.
     """
     layers: Tuple[Tuple[str, Callable[[], None]], ...] = (
-        ("limits", lambda: set_limits(plan["limits"], plan["tag"])),
+        ("rlimits", lambda: set_limits(plan["rlimits"])),
         ("no_new_privs", linux.set_no_new_privileges),
         ("landlock", lambda: restrict_files(plan["landlock"])),
         ("capabilities", drop_capabilities),
@@ -91,18 +90,16 @@ def seal(plan: Dict[str, Any]) -> None:
             raise SealFailed(layer, error) from error
 
 
-def set_limits(limits: Dict[str, int], tag: int) -> None:
+def set_limits(limits: Dict[str, int]) -> None:
     """Soft and hard limits alike; none is raised above the hard limit that stands."""
     if "AS" in limits:
         raise ValueError("RLIMIT_AS breaks numpy, threads and mmap: limit DATA")
     for name, value in limits.items():
-        soft_less = CPU_GRACE_S if name == "CPU" else 0
-        _lower(getattr(resource, "RLIMIT_" + name), value, value + soft_less)
+        grace = CPU_GRACE_S if name == "CPU" else 0
+        _lower(getattr(resource, "RLIMIT_" + name), value, value + grace)
     _lower(resource.RLIMIT_CORE, NO_CORE, NO_CORE)
     _lower(resource.RLIMIT_RTPRIO, 0, 0)
     _lower(resource.RLIMIT_NICE, 0, 0)
-    if tag:
-        resource.setrlimit(resource.RLIMIT_RTTIME, (tag, tag))
 
 
 def _lower(which: int, soft: int, hard: int) -> None:
