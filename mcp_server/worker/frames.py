@@ -109,3 +109,44 @@ def _header(raw: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise FrameError("header is not an object")
     return header
+
+
+# The wire between host and zygote: one JSON object in each packet of a SOCK_SEQPACKET pair, descriptors beside it.
+#
+#     host → zygote   {"op": "begin", …plan}                                     once, first
+#                     {"op": "spawn", "worker": int, "sandbox": str, "directory": str}
+#                                                        + control socket, stdout, stderr: the worker's ends
+#                     {"op": "destroy", "worker": int}
+#                     {"op": "forget", "sandbox": str}                           its workers are destroyed already
+#     zygote → host   {"op": "ready", …facts}            answers begin
+#                     {"op": "spawned", "worker": int}   answers spawn           + pidfd of the worker
+#                     {"op": "failed", "worker": int | null, "text": str}        answers spawn, or begin (null)
+#                     {"op": "exited", "worker": int, "status": int}             a wait status, as soon as it is known
+#                     {"op": "destroyed", "worker": int, "survivors": int}       answers destroy
+#                     {"op": "forgotten", "sandbox": str, "text": str}           answers forget; empty text: done
+#
+# End of file ends everything that the zygote ever started, and then the zygote.
+
+MAX_PACKET_BYTES = 128 * 1024
+"""Fits the kernel's default send buffer (net.core.wmem_default, 208 KiB with its bookkeeping)."""
+
+MAX_PACKET_FDS = 3
+
+TAGS_PER_CELL = 1 << 24
+"""A worker's tag (`tags`) is its cell's first tag plus its number; cells take distinct ranges of so many."""
+
+
+def encode_packet(message: dict[str, Any]) -> bytes:
+    """The message as one packet. Raises FrameError where it is over the cap."""
+    packet = json.dumps(message, separators=(",", ":")).encode("ascii")
+    if len(packet) > MAX_PACKET_BYTES:
+        raise FrameError("packet of %d bytes is over the cap of %d" % (len(packet), MAX_PACKET_BYTES))
+    return packet
+
+
+def decode_packet(packet: bytes) -> dict[str, Any]:
+    """The message of one packet. Raises FrameError."""
+    message = _header(packet)
+    if not isinstance(message.get("op"), str):
+        raise FrameError("packet names no operation")
+    return message

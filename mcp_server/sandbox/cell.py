@@ -1,0 +1,366 @@
+"""The host's side of a cell: starts it, asks its zygote for workers, hears of their ends, and ends it.
+
+All methods belong to one event loop. Nothing polls: the loop watches the zygote's socket, its process and its stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from mcp_server.errors import EngineUnavailable, SetupFailed
+from mcp_server.sandbox import launch
+from mcp_server.sandbox.channel import Channel
+from mcp_server.sandbox.launch import Interpreter
+from mcp_server.sandbox.policy import CellPlan, worker_plan
+from mcp_server.worker import frames
+
+END_TIMEOUT_S = 10.0
+"""For a zygote that was told to end; then it is killed. It may have thousands of processes to end first."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """How a worker ended: by itself (``exit_code``) or by a ``signal``. ``out_of_memory``: killed for it."""
+
+    exit_code: int | None
+    signal: int | None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A new worker. Socket and descriptors are non-blocking and belong to the caller, who closes them.
+
+    ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever.
+    """
+
+    worker_id: int
+    control: socket.socket
+    stdout_fd: int
+    stderr_fd: int
+    pidfd: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What the zygote said when it was ready. ``failed`` maps modules that could not be preloaded to why."""
+
+    python: str
+    preloaded: tuple[str, ...]
+    failed: Mapping[str, str]
+    threads: int
+    warm_s: float
+
+
+@dataclass(slots=True)
+class _Worker:
+    """``born`` gives the pidfd. ``gone`` is done when all that it started is gone, and exists once that was asked."""
+
+    sandbox: str
+    on_exit: Callable[[WorkerExit], None]
+    born: asyncio.Future[int]
+    exited: bool = False
+    gone: asyncio.Future[None] | None = None
+
+
+@dataclass(slots=True)
+class _Ends:
+    """The descriptors made for a worker: our ends and its ends."""
+
+    control: socket.socket
+    stdout_fd: int
+    stderr_fd: int
+    theirs: tuple[int, ...] = field(default=())
+
+    @classmethod
+    def make(cls) -> _Ends:
+        control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        control.setblocking(False)
+        stdout_fd, stdout_inner = os.pipe()
+        stderr_fd, stderr_inner = os.pipe()
+        os.set_blocking(stdout_fd, False)
+        os.set_blocking(stderr_fd, False)
+        return cls(control, stdout_fd, stderr_fd, (inner.detach(), stdout_inner, stderr_inner))
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs:
+            os.close(fd)
+        self.theirs = ()
+
+    def close_ours(self) -> None:
+        self.control.close()
+        os.close(self.stdout_fd)
+        os.close(self.stderr_fd)
+
+
+class Cell:
+    """One cell. Start it once; a cell that was lost or closed is replaced by another.
+
+    `on_lost` is called when the zygote dies unexpectedly, after every worker's `on_exit`, when nothing is left of it.
+    """
+
+    def __init__(self, plan: CellPlan) -> None:
+        """To be made inside the running loop."""
+        self.plan = plan
+        self.warmth: Warmth | None = None
+        self.on_lost: Callable[[], None] = lambda: None
+        self._loop = asyncio.get_running_loop()
+        self._cell_dir = os.path.join(plan.state_dir, f"cell-{secrets.token_hex(8)}")
+        # Above 2**40 a tag limits nothing; below 2**62 every architecture takes it.
+        self._first_tag = (1 << 40) + secrets.randbelow(1 << 36) * frames.TAGS_PER_CELL
+        self._worker_ids = itertools.count(1)
+        self._workers: dict[int, _Worker] = {}
+        self._sandbox_numbers = itertools.count(1)
+        self._sandbox_names: dict[str, str] = {}
+        self._forgetting: dict[str, asyncio.Future[str]] = {}
+        self._channel: Channel | None = None
+        self._zygote: Interpreter | None = None
+        self._ready: asyncio.Future[Warmth] = self._loop.create_future()
+        self._burial: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Start the interpreter and wait until it can be forked. Raises SetupFailed with the mend in its text."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argument = str(theirs.fileno())
+            try:
+                process = launch.start(
+                    self.plan.python, "zygote:main", argument, self.plan.environment, (theirs.fileno(),)
+                )
+            except SetupFailed:
+                ours.close()
+                raise
+        self._zygote = process
+        self._channel = Channel(ours, self._on_packet, self._on_channel_end)
+        self._burial = asyncio.create_task(self._bury(process))
+        begin = {"op": "begin", "cell_dir": self._cell_dir, "first_tag": self._first_tag, **worker_plan(self.plan)}
+        self._channel.send(begin)
+        try:
+            async with asyncio.timeout(self.plan.start_timeout_s):
+                self.warmth = await asyncio.shield(self._ready)
+        except TimeoutError:
+            await self.close()
+            raise SetupFailed(
+                f"The interpreter {self.plan.python} was not ready after {self.plan.start_timeout_s:g} s "
+                f"(it preloads {', '.join(self.plan.preload) or 'nothing'}). Preload less."
+            ) from None
+        except BaseException:
+            await self.close()
+            raise
+
+    def work_dir(self, sandbox: str) -> str:
+        """The sandbox's own directory, as its code sees it."""
+        return os.path.join(self._cell_dir, self._sandbox_name(sandbox))
+
+    async def spawn(self, sandbox: str, on_exit: Callable[[WorkerExit], None], directory: str = "") -> Spawned:
+        """Fork a worker into a sandbox; `directory` names one in `work_dir` that is made for it to start in.
+
+        `on_exit` is called once, after this has returned, when the worker ends before it is destroyed. Raises
+        EngineUnavailable where a worker cannot be had. Safe to cancel.
+        """
+        channel = self._running_channel()
+        worker_id = next(self._worker_ids)
+        try:
+            ends = _Ends.make()
+        except OSError as error:
+            raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
+        worker = _Worker(sandbox, on_exit, self._loop.create_future())
+        self._workers[worker_id] = worker
+        order = {"op": "spawn", "worker": worker_id, "sandbox": self._sandbox_name(sandbox), "directory": directory}
+        try:
+            channel.send(order, ends.theirs)
+            pidfd = await asyncio.shield(worker.born)
+            pid = _pid_of(pidfd)
+        except BaseException:
+            ends.close_ours()
+            self._abandon(worker_id, worker)
+            raise
+        finally:
+            ends.close_theirs()
+        return Spawned(worker_id, ends.control, ends.stdout_fd, ends.stderr_fd, pidfd, pid)
+
+    async def destroy(self, worker_id: int) -> None:
+        """End everything that the worker started, however it hides; returns when that is gone. Unknown ids pass."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            await asyncio.shield(self._ask_to_destroy(worker_id, worker))
+
+    async def delete_sandbox(self, sandbox: str) -> None:
+        """Destroy the sandbox's workers and remove its files. Unknown ids pass."""
+        inside = [worker_id for worker_id, worker in self._workers.items() if worker.sandbox == sandbox]
+        await asyncio.gather(*(self.destroy(worker_id) for worker_id in inside))
+        name = self._sandbox_names.pop(sandbox, None)
+        if name is None or self._channel is None or self._closing:
+            return
+        answer = self._forgetting[name] = self._loop.create_future()
+        self._channel.send({"op": "forget", "sandbox": name})
+        text = await answer
+        if text:
+            _log.error("sandbox.files_left", reason=text)
+
+    async def close(self) -> None:
+        """End the cell with all that it ever started. Idempotent; `on_exit` and `on_lost` are not called any more."""
+        self._closing = True
+        if self._channel is not None:
+            self._channel.close()
+        if self._zygote is None or self._burial is None:
+            return
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await asyncio.shield(self._burial)
+        except TimeoutError:
+            self._zygote.kill()
+            await asyncio.shield(self._burial)
+
+    # -- its end ----------------------------------------------------------------------------------------------------
+
+    async def _bury(self, zygote: Interpreter) -> None:
+        """When the zygote ends: leave nothing of the cell, and let everyone hear of it who waits."""
+        end = await asyncio.shield(zygote.ended)
+        if self._channel is not None:
+            self._channel.close()
+        if end.status != 0:
+            await launch.clear_leftovers(self.plan)
+        if not self._ready.done():
+            self._closing = True
+            self._ready.set_exception(launch.explain(self.plan.python, end))
+            self._ready.exception()  # after a timeout nobody asks for it
+        for worker in self._workers.values():
+            self._lose(worker)
+        self._workers.clear()
+        for answer in self._forgetting.values():
+            answer.set_result("")
+        self._forgetting.clear()
+        if not self._closing:
+            self._closing = True
+            _log.error("cell.lost", status=end.status, stderr=end.stderr[-2000:])
+            self.on_lost()
+
+    def _lose(self, worker: _Worker) -> None:
+        if not worker.born.done():
+            _refuse(worker.born, "The process that makes contexts died; try again.")
+        elif not worker.exited and not self._closing:
+            worker.on_exit(WorkerExit(None, signal.SIGKILL))
+        if worker.gone is not None:
+            worker.gone.set_result(None)
+
+    def _on_channel_end(self, why: str) -> None:
+        if self._zygote is not None and not self._closing:
+            _log.error("cell.hung_up", reason=why)
+            self._zygote.kill()
+
+    # -- the zygote's words -----------------------------------------------------------------------------------------
+
+    def _on_packet(self, message: dict[str, Any], fds: list[int]) -> None:
+        match message["op"]:
+            case "ready":
+                self._on_ready(message)
+            case "spawned":
+                self._on_spawned(message["worker"], fds)
+                return
+            case "failed":
+                self._on_failed(message["worker"], message["text"])
+            case "exited":
+                self._on_exited(message["worker"], message["status"])
+            case "destroyed":
+                self._on_destroyed(message["worker"], message["survivors"])
+            case "forgotten":
+                self._forgetting.pop(message["sandbox"]).set_result(message["text"])
+
+    def _on_ready(self, facts: dict[str, Any]) -> None:
+        preloaded, failed = tuple(facts["preloaded"]), facts["failed"]
+        self._ready.set_result(Warmth(facts["python"], preloaded, failed, facts["threads"], facts["warm_s"]))
+
+    def _on_spawned(self, worker_id: int, fds: list[int]) -> None:
+        self._workers[worker_id].born.set_result(fds[0])
+
+    def _on_failed(self, worker_id: int | None, text: str) -> None:
+        if worker_id is None:
+            self._closing = True
+            self._ready.set_exception(SetupFailed(text))
+            self._ready.exception()
+        elif not self._workers[worker_id].born.done():
+            _refuse(self._workers[worker_id].born, f"A context could not be made: {text}.")
+
+    def _on_exited(self, worker_id: int, status: int) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return
+        worker.exited = True
+        code = os.waitstatus_to_exitcode(status)
+        if not worker.born.done():
+            self._on_failed(worker_id, f"it ended ({code}) while it was made")
+        elif not worker.born.exception():
+            # After the step in which the task that awaits `spawn` gets its worker.
+            ended = WorkerExit(code, None) if code >= 0 else WorkerExit(None, -code)
+            self._loop.call_soon(worker.on_exit, ended)
+
+    def _on_destroyed(self, worker_id: int, survivors: int) -> None:
+        worker = self._workers.pop(worker_id)
+        if survivors:
+            _log.error("context.survivors", processes=survivors)
+        if worker.gone is not None:
+            # In the order of calls, so that on_exit comes first.
+            self._loop.call_soon(worker.gone.set_result, None)
+
+    # -- small steps ------------------------------------------------------------------------------------------------
+
+    def _running_channel(self) -> Channel:
+        if self._channel is None or self.warmth is None or self._closing:
+            raise EngineUnavailable("The cell that makes contexts is not running.")
+        return self._channel
+
+    def _sandbox_name(self, sandbox: str) -> str:
+        name = self._sandbox_names.get(sandbox)
+        if name is None:
+            name = self._sandbox_names[sandbox] = f"s{next(self._sandbox_numbers)}"
+        return name
+
+    def _ask_to_destroy(self, worker_id: int, worker: _Worker) -> asyncio.Future[None]:
+        if worker.gone is None:
+            worker.gone = self._loop.create_future()
+            if self._channel is not None and not self._closing:
+                self._channel.send({"op": "destroy", "worker": worker_id})
+        return worker.gone
+
+    def _abandon(self, worker_id: int, worker: _Worker) -> None:
+        """Nobody will use this worker: it goes as soon as it is there."""
+        worker.on_exit = lambda _: None
+        worker.born.add_done_callback(_close_result)
+        if worker_id in self._workers:
+            self._ask_to_destroy(worker_id, worker)
+
+
+def _close_result(born: asyncio.Future[int]) -> None:
+    if not born.cancelled() and born.exception() is None:
+        os.close(born.result())
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process as our own /proc knows it. Raises EngineUnavailable where it has ended already."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("Pid:"):
+                pid = int(line.split()[1])
+                if pid > 0:
+                    return pid
+    raise EngineUnavailable("The new context ended at once.")
+
+
+def _refuse(born: asyncio.Future[int], text: str) -> None:
+    born.set_exception(EngineUnavailable(text))
+    born.exception()  # whoever waits may have been cancelled

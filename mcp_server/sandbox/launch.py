@@ -1,0 +1,147 @@
+"""Starting an interpreter that loads the worker's code by path, with nothing of ours on its module path."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import structlog
+
+from mcp_server.errors import SetupFailed
+from mcp_server.sandbox.policy import CellPlan
+
+WORKER_DIR = Path(__file__).parent.parent / "worker"
+
+OLDEST_PYTHON = "3.9"
+
+STDERR_KEPT_BYTES = 16 * 1024
+
+_log = structlog.get_logger(__name__)
+
+BOOTSTRAP = """
+import sys
+if sys.version_info < (3, 9):
+    sys.exit("Python %d.%d" % sys.version_info[:2])
+from importlib.util import module_from_spec, spec_from_file_location
+directory, entry, argument = sys.argv[1:]
+del sys.argv[1:]
+name = "_code_interpreter_worker"
+spec = spec_from_file_location(name, directory + "/__init__.py", submodule_search_locations=[directory])
+package = sys.modules[name] = module_from_spec(spec)
+spec.loader.exec_module(package)
+module, function = entry.split(":")
+getattr(__import__(name + "." + module, fromlist=[function]), function)(argument)
+"""
+"""Parsed by any Python 3 so that one too old can say so."""
+
+
+def start(
+    python: str,
+    entry: str,
+    argument: str,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+    flags: Sequence[str] = (),
+) -> Interpreter:
+    """Start `entry` ("module:function" of the worker's package) with one string as its argument.
+
+    It gets a session of its own (no Ctrl-C of our terminal), a clean environment, and a pipe as stderr. Raises
+    SetupFailed where the interpreter cannot be executed.
+    """
+    command = [python, *flags, "-c", BOOTSTRAP, os.fspath(WORKER_DIR), entry, argument]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=dict(environment),
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SetupFailed(
+            f"The interpreter {python} cannot be executed: {error.strerror}. "
+            "Install Python there, or name another interpreter with --python."
+        ) from error
+    return Interpreter(process)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an interpreter ended: its status as `subprocess` gives it, and the end of its stderr."""
+
+    status: int
+    stderr: str
+
+
+class Interpreter:
+    """A started interpreter, watched by the loop. `ended` is done once the process is gone and collected."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process = process
+        self._stderr = cast("IO[bytes]", process.stderr)  # it was asked for
+        self._last_words = bytearray()
+        self._pidfd = os.pidfd_open(process.pid)
+        self.ended: asyncio.Future[Ended] = self._loop.create_future()
+        os.set_blocking(self._stderr.fileno(), False)
+        self._loop.add_reader(self._stderr, self._read_stderr)
+        self._loop.add_reader(self._pidfd, self._on_end)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def _read_stderr(self) -> None:
+        try:
+            data = os.read(self._stderr.fileno(), STDERR_KEPT_BYTES)
+        except BlockingIOError:
+            return
+        self._last_words += data
+        del self._last_words[:-STDERR_KEPT_BYTES]
+        if not data:
+            self._loop.remove_reader(self._stderr)
+
+    def _on_end(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._read_stderr()
+        self._loop.remove_reader(self._stderr)
+        self._stderr.close()
+        self.ended.set_result(Ended(self._process.wait(), self._last_words.decode("utf-8", "replace")))
+
+
+async def clear_leftovers(plan: CellPlan) -> None:
+    """What a killed zygote cannot clean up after itself, a passing process does."""
+    try:
+        end = await start(plan.python, "zygote:clear", plan.state_dir, plan.environment).ended
+    except SetupFailed as error:
+        _log.error("cell.leftovers", reason=str(error))
+        return
+    if end.status:
+        _log.error("cell.leftovers", reason=end.stderr[-2000:])
+
+
+def explain(python: str, end: Ended) -> SetupFailed:
+    """Why an interpreter ended before it answered, in words with a mend."""
+    last = end.stderr.strip().splitlines()[-1][:500] if end.stderr.strip() else "it printed nothing"
+    if end.status == 1 and last.startswith("Python ") and len(last.split()) == 2:
+        return SetupFailed(
+            f"The interpreter {python} is {last}; contexts need CPython {OLDEST_PYTHON} or newer. "
+            "Name another interpreter with --python."
+        )
+    how = f"was killed by signal {-end.status}" if end.status < 0 else f"ended with exit code {end.status}"
+    return SetupFailed(
+        f"The interpreter {python} {how} before it was ready: {last}. "
+        f"Try `{python} -c pass`, or name another interpreter with --python."
+    )

@@ -1,0 +1,117 @@
+"""What a cell shall be: pure values, and the rules that make them. Nothing here touches the machine."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class Tier(StrEnum):
+    """Isolation, from the most to the least. What each holds is in SECURITY.md."""
+
+    STRONG = "strong"
+    STRONG_CELL = "strong-cell"
+    STANDARD = "standard"
+    NONE = "none"
+
+
+ENVIRONMENT_ALLOWED = ("LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "TZ")
+"""Variables of the server's that code may see: how text, numbers and times look here."""
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ceilings of one context, or where said, of one sandbox. 0 means none.
+
+    ``data_bytes`` is RLIMIT_DATA of each process: it stops what RLIMIT_AS stops and, unlike that, breaks neither numpy
+    nor large mappings. ``processes`` counts threads too, over the whole sandbox, and needs a tier with identities of
+    its own. ``disk_bytes`` and ``disk_inodes`` hold for a sandbox's files, ``scratch_bytes`` for each of a room's
+    /tmp and /dev/shm; all three need a tier with a view of files of its own.
+    """
+
+    data_bytes: int = 4 * GIB
+    file_bytes: int = GIB
+    open_files: int = 1024
+    processes: int = 256
+    cpu_s: int = 0
+    disk_bytes: int = GIB
+    disk_inodes: int = 65_536
+    scratch_bytes: int = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A directory of the user's that stands at /work instead of a private one."""
+
+    path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """Everything that decides how a cell is made.
+
+    ``python`` is the interpreter of the contexts; a venv's is named by its own path, unresolved. ``state_dir`` is where
+    tiers without a view of files of their own keep sandboxes' files; it is made when missing, for this user alone.
+    ``environment`` is all that the interpreter finds in ``os.environ``, but HOME. ``preload`` are modules to import
+    before the first context; missing ones are reported, not fatal. ``spare_rooms`` are kept ready for new contexts.
+    """
+
+    python: str
+    state_dir: str
+    tier: Tier = Tier.NONE
+    preload: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"PATH": SYSTEM_PATH}))
+    limits: Limits = Limits()
+    workspace: Workspace | None = None
+    spare_rooms: int = 2
+    start_timeout_s: float = 60.0
+
+
+def environment_for(
+    python: str, host: Mapping[str, str], allowed: Iterable[str] = ENVIRONMENT_ALLOWED
+) -> Mapping[str, str]:
+    """The clean environment of contexts: what is allowed of the host's, UTF-8, and the interpreter on PATH."""
+    kept = {name: host[name] for name in allowed if name in host}
+    kept.setdefault("LANG", "C.UTF-8")
+    kept["PATH"] = f"{posixpath.dirname(python)}:{SYSTEM_PATH}" if posixpath.isabs(python) else SYSTEM_PATH
+    return MappingProxyType(kept)
+
+
+def resource_limits(plan: CellPlan) -> dict[str, int]:
+    """The limits that the kernel keeps per process, as names of RLIMIT_… and values."""
+    limits = plan.limits
+    wanted = {
+        "DATA": limits.data_bytes,
+        "FSIZE": limits.file_bytes,
+        "NOFILE": limits.open_files,
+        "CPU": limits.cpu_s,
+    }
+    if plan.tier is Tier.STRONG:
+        # Elsewhere this would count every process of the user's own session.
+        wanted["NPROC"] = limits.processes
+    return {name: value for name, value in wanted.items() if value}
+
+
+def worker_plan(plan: CellPlan) -> dict[str, Any]:
+    """The part of the plan that the inside needs, ready for JSON."""
+    return {
+        "tier": str(plan.tier),
+        "preload": list(plan.preload),
+        "rlimits": resource_limits(plan),
+        "landlock": None,
+        "seccomp": None,
+        "disk_bytes": plan.limits.disk_bytes,
+        "disk_inodes": plan.limits.disk_inodes,
+        "scratch_bytes": plan.limits.scratch_bytes,
+        "spare_rooms": plan.spare_rooms,
+    }

@@ -1,0 +1,79 @@
+"""Where sandboxes' files lie when the cell has no view of files of its own, and what an earlier crash left there.
+
+state_dir/                 of this user alone
+  cell-XXXXXXXX/           one per living cell
+    lock                   held (flock) by the cell's zygote for as long as it lives; says the cell's first tag
+    s1/ s2/ …              the sandboxes' files
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from typing import Callable, Optional
+
+from . import tags, trees
+
+_CELL_PREFIX = "cell-"
+_LOCK = "lock"
+
+
+def make_cell_dir(path: str, first_tag: int) -> int:
+    """Make a cell's directory; returns the descriptor of its lock, which is held until that is closed.
+
+    Raises OSError, PermissionError also where the state directory is another user's or open to others.
+    """
+    state_dir = os.path.dirname(path)
+    os.makedirs(state_dir, mode=0o700, exist_ok=True)
+    _require_private(state_dir)
+    os.mkdir(path, 0o700)
+    lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.write(lock, b"%d" % first_tag)
+    return lock
+
+
+def clear_stale(state_dir: str, tags_per_cell: int, reap: Callable[[], object]) -> None:
+    """End and remove what cells left whose zygote did not live to do so itself."""
+    try:
+        names = os.listdir(state_dir)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = os.path.join(state_dir, name)
+        if name.startswith(_CELL_PREFIX):
+            lock = _stale_lock(path)
+            if lock is not None:
+                try:
+                    _clear_cell(path, lock, tags_per_cell, reap)
+                finally:
+                    os.close(lock)
+
+
+def _require_private(state_dir: str) -> None:
+    found = os.stat(state_dir)
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise PermissionError("%s must be owned by uid %d and have mode 0700" % (state_dir, os.geteuid()))
+
+
+def _stale_lock(path: str) -> Optional[int]:
+    """The lock of a cell that no zygote holds, taken; None for one that is alive or being made."""
+    try:
+        lock = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _clear_cell(path: str, lock: int, tags_per_cell: int, reap: Callable[[], object]) -> None:
+    text = os.read(lock, 32)
+    if text.isdigit():
+        first = int(text)
+        tags.kill(lambda tag: first <= tag < first + tags_per_cell, reap)
+    trees.remove(path)
