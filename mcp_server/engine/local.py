@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Coroutine
@@ -28,6 +29,9 @@ from mcp_server.sandbox.cell import Cell, Spawned, WorkerExit
 
 HANDLE_BYTES = 16
 """128 bits from a secure source: without authentication, knowing a handle is the right to use it."""
+
+DIRECTORY_CHARS = 12
+"""A context's own directory is named by the beginning of its handle: enough to be its own, and not the whole secret."""
 
 INTERRUPT_GRACE_S = 2.0
 """How long code may take to end after SIGINT before it is killed and its variables are lost."""
@@ -200,7 +204,8 @@ class LocalEngine:
         """A worker for a context, and the directory it stands in. Nothing is left of it where this fails."""
         cell = await self._warm_cell()
         exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
-        spawning = asyncio.ensure_future(cell.spawn(context.spec.sandbox_id, exits.set_result))
+        directory = "" if context.info.cwd or cell.plan.workspace else context.info.context_id[:DIRECTORY_CHARS]
+        spawning = asyncio.ensure_future(cell.spawn(context.spec.sandbox_id, exits.set_result, directory))
         try:
             spawned = await asyncio.shield(spawning)
         except asyncio.CancelledError:
@@ -209,7 +214,7 @@ class LocalEngine:
         worker = _Worker(cell, WorkerProcess(spawned, context.late))
         exits.add_done_callback(lambda done: worker.process.on_exit(done.result()))
         try:
-            cwd = context.info.cwd or cell.work_dir(context.spec.sandbox_id)
+            cwd = context.info.cwd or os.path.join(cell.work_dir(context.spec.sandbox_id), directory)
             return worker, await worker.process.begin(cwd, context.spec.envs)
         except BaseException:
             self._errand(worker.end())

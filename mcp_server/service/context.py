@@ -20,6 +20,7 @@ from mcp_server.model import (
     OutputChunk,
     RunCall,
     RunRequest,
+    Sink,
     Status,
 )
 from mcp_server.service.limits import MAX_DUE_REPORTS, MAX_QUEUED_RUNS, ServiceLimits
@@ -85,8 +86,8 @@ class LiveContext:
     def idle(self) -> bool:
         return self._current is None and not self._queue
 
-    def submit(self, call: RunCall) -> Run:
-        """Queue code. Raises LimitReached."""
+    def submit(self, call: RunCall, raw: Sink | None = None) -> Run:
+        """Queue code; with `raw`, its chunks go there and no report is ever due. Raises LimitReached."""
         if len(self._queue) >= MAX_QUEUED_RUNS:
             raise LimitReached(
                 f"Context {self.info.context_id} has {len(self._queue)} runs waiting, the most it may have. "
@@ -94,16 +95,20 @@ class LiveContext:
             )
         self._runs += 1
         window = call.max_output_chars or self._limits.max_output_chars
-        run = Run(self._runs, self.info.context_id, call, window)
+        run = Run(self._runs, self.info.context_id, call, window, raw)
         self._queue.append(run)
+        if raw is None:
+            self._make_due(run)
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._run_queue())
+        return run
+
+    def _make_due(self, run: Run) -> None:
         self._due.append(run)
         oldest = self._due[0]
         if len(self._due) > MAX_DUE_REPORTS and oldest.done.is_set() and not oldest.waiters:
             self._due.popleft()
             self._dropped += 1
-        if self._pump is None:
-            self._pump = asyncio.get_running_loop().create_task(self._run_queue())
-        return run
 
     def oldest_due(self) -> Run:
         """The run whose report an empty code asks for. Raises NothingToReport."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from mcp_server.errors import CodeInterpreterError
@@ -16,6 +16,7 @@ from mcp_server.model import (
     Progress,
     Report,
     RunCall,
+    Sink,
     Status,
     Stream,
 )
@@ -26,10 +27,11 @@ from mcp_server.shaping.stream import ShapedText, StreamShaper
 class Run:
     """What one code does and what is known of it. Feeds its shapers as chunks come; keeps nothing else of the output.
 
-    `waiters` counts the calls that wait for it now. It is *due* until a report of its end has been given.
+    `waiters` counts the calls that wait for it now. It is *due* until a report of its end has been given. With `raw`, its
+    chunks go there unshaped, and there is no report.
     """
 
-    def __init__(self, number: int, context_id: str, call: RunCall, window_chars: int) -> None:
+    def __init__(self, number: int, context_id: str, call: RunCall, window_chars: int, raw: Sink | None = None) -> None:
         self.number = number
         self.context_id = context_id
         self.call = call
@@ -45,7 +47,8 @@ class Run:
         self._stderr = StreamShaper(window_chars)
         self._displays: list[DisplayChunk] = []
         self._last_stream = self._stdout
-        self._outcome: Outcome | None = None
+        self.outcome: Outcome | None = None
+        self._raw = raw
         self._final: RunRecord | None = None
         self._yielded = False
         self._late: ShapedText | None = None
@@ -60,17 +63,20 @@ class Run:
         self._late = late
         self._changed()
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, chunk: Chunk) -> Awaitable[None] | None:
         """The sink of its execution."""
+        if self._raw is not None:
+            return self._raw(chunk)
         if isinstance(chunk, OutputChunk):
             self._last_stream = self._stdout if chunk.stream is Stream.STDOUT else self._stderr
             self._last_stream.feed(chunk.data)
         else:
             self._displays.append(chunk)
         self._changed()
+        return None
 
     def end(self, outcome: Outcome) -> None:
-        self._outcome = outcome
+        self.outcome = outcome
         self.status = outcome.status
         self.done.set()
 
@@ -89,8 +95,8 @@ class Run:
     @property
     def elapsed_s(self) -> float:
         """Seconds of running; of waiting while it is queued."""
-        if self._outcome is not None:
-            return self._outcome.elapsed_s
+        if self.outcome is not None:
+            return self.outcome.elapsed_s
         return time.monotonic() - (self._began_s if self.status is Status.RUNNING else self._created_s)
 
     def progress(self) -> Progress:
@@ -103,7 +109,7 @@ class Run:
         """
         if self.failure is not None:
             raise self.failure
-        if self._outcome is None:
+        if self.outcome is None:
             record = self._record(self._stdout.cut(), self._stderr.cut(), queued_behind, notices)
             self._yielded = True
         else:
@@ -111,3 +117,11 @@ class Run:
                 self._final = self._record(self._stdout.finish(), self._stderr.finish(), 0, notices)
             record = self._final
         return compose(record, budget_chars)
+
+    def ended(self) -> Outcome:
+        """How it ended. Raises what kept it from being carried out."""
+        if self.failure is not None:
+            raise self.failure
+        if self.outcome is None:
+            raise RuntimeError("the run has not ended")
+        return self.outcome

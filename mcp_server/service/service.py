@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -19,9 +20,11 @@ from mcp_server.model import (
     ContextSpec,
     Conversation,
     EngineCapabilities,
+    Outcome,
     Progress,
     Report,
     RunCall,
+    Sink,
 )
 from mcp_server.service.context import LateOutput, LiveContext
 from mcp_server.service.limits import (
@@ -109,6 +112,20 @@ class Service:
             context.reported(run)
         budget = call.max_output_chars or self._limits.max_output_chars
         return run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
+
+    async def stream(self, call: RunCall, sink: Sink) -> Outcome:
+        """Run code with its chunks going to `sink` as they come, unshaped; `wait_s` and the output budget do not apply.
+
+        Cancelling this interrupts the run and keeps the variables.
+        """
+        check_call(call)
+        context, _ = await self._context_for(call, empty=False)
+        if call.interrupt:
+            await context.interrupt()
+        run = context.submit(call, sink)
+        self._touch(context)
+        await self._wait(context, run, math.inf, None)
+        return run.ended()
 
     async def create_context(
         self, conversation: Conversation, cwd: str = "", envs: Mapping[str, str] = NO_ENVS
@@ -227,7 +244,7 @@ class Service:
             run.on_change.append(meter.touch)
         run.waiters += 1
         try:
-            async with asyncio.timeout(deadline_s - time.monotonic()):
+            async with asyncio.timeout(None if deadline_s == math.inf else deadline_s - time.monotonic()):
                 await run.done.wait()
         except TimeoutError:
             run.waiters -= 1

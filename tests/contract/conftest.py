@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from mcp_server.engine.base import Engine
+from mcp_server.engine.local import LocalEngine
 from mcp_server.engine.scripted import ScriptedEngine
+from mcp_server.model import EngineCapabilities
+from mcp_server.sandbox.cell import Cell
+from mcp_server.sandbox.policy import CellPlan
 from tests.contract import situations
 
 
-@pytest.fixture(params=["scripted"])
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+@pytest.fixture(params=["scripted", "local"])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     match request.param:
         case "scripted":
             yield ScriptedEngine(situations.SCRIPTS)
+        case "local":
+            plan = CellPlan(python=sys.executable, state_dir=str(tmp_path / "state"))
+            yield LocalEngine(lambda: Cell(plan), EngineCapabilities("local", plan.tier))
         case unknown:
             raise ValueError(unknown)
