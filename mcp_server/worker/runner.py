@@ -1,0 +1,201 @@
+"""One run: a cell compiled, executed, its result shown, and how it ended as bytes for the host."""
+
+from __future__ import annotations
+
+import builtins
+import contextvars
+import os
+import sys
+import time
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple, NoReturn
+
+from . import commands, display, frames, tracebacks
+from .cells import Compiler
+from .channel import Channel
+from .interrupts import Interrupts
+from .sources import SourceStore
+from .streams import Streams
+
+globals()["__builtins__"] = dict(vars(builtins))
+
+_process_id = os.getpid
+_exit_process = os._exit
+_get_recursion_limit = sys.getrecursionlimit
+_set_recursion_limit = sys.setrecursionlimit
+_get_trace = sys.gettrace
+_set_trace = sys.settrace
+_run_code = exec
+_evaluate = eval
+
+_COROUTINE = 0x80
+"""CO_COROUTINE of `inspect`, which is dear to import."""
+
+_LEAST_RECURSION = 1000
+"""Python's default; reporting an error needs some depth too."""
+
+_OK = b'{"run":%d,"status":"ok","error":null,"exit_code":null}'
+_UNSPEAKABLE = (
+    b'{"run":%d,"status":"error","error":{"name":"Exception","message":"the error could not be described",'
+    b'"traceback":"Exception: the error could not be described"},"exit_code":null}'
+)
+
+
+class Ending(NamedTuple):
+    """How a run ended: with an error, with an exit code, or (neither) at the end of its code."""
+
+    failure: tracebacks.Failure | None = None
+    exit_code: int | None = None
+
+
+class Context:
+    """The globals of one context and everything that a run needs. Lives in the main thread."""
+
+    def __init__(self, channel: Channel, streams: Streams, interrupts: Interrupts) -> None:
+        self._channel = channel
+        self._streams = streams
+        self._interrupts = interrupts
+        self._compiler = Compiler(SourceStore())
+        self._variables = contextvars.copy_context()
+        self._awaiter: Any = None
+        self._owner = _process_id()
+        self._trace: Any = None
+        self._globals = _fresh_main()
+        builtins.__dict__[commands.CALL] = commands.run
+
+    def run(self, request: frames.Frame) -> None:
+        """Carry out one RUN and answer it. Raises nothing of the user's."""
+        number = request.header["run"]
+        ending = self._attempt(request)
+        if _process_id() != self._owner:
+            self._leave_child(ending)
+        self._streams.end()
+        self._channel.end(_end_frame(number, ending))
+
+    def _attempt(self, request: frames.Frame) -> Ending:
+        ending = Ending()
+        self._streams.begin()
+        self._channel.begin()
+        try:
+            try:
+                self._interrupts.begin()
+                try:
+                    self._execute(request)
+                except BaseException as error:
+                    ending = self._ending_of(error)
+            finally:
+                if _get_recursion_limit() < _LEAST_RECURSION:
+                    _set_recursion_limit(_LEAST_RECURSION)
+                self._trace = _get_trace()
+                if self._trace is not None:
+                    _set_trace(None)
+                self._interrupts.end()
+        except BaseException as late:  # an interrupt while the error was being described
+            self._interrupts.end()
+            name = type(late).__name__
+            ending = Ending(tracebacks.Failure(name, "", name + ": "))
+        return ending
+
+    def _execute(self, request: frames.Frame) -> None:
+        source = request.body.decode("utf-8", "surrogatepass")
+        envs = request.header["envs"]
+        if not envs:
+            self._execute_cell(source, request.header["run"])
+            return
+        before = {name: os.environ.get(name) for name in envs}
+        try:
+            os.environ.update(envs)
+            _renew_time_zone(envs)
+            self._execute_cell(source, request.header["run"])
+        finally:
+            _restore(before)
+
+    def _execute_cell(self, source: str, number: int) -> None:
+        cell = self._compiler.compile(source, "<cell %d>" % number)
+        if self._trace is not None:
+            _set_trace(self._trace)
+        self._globals.pop("__warningregistry__", None)  # else a warning is shown once per line number of all cells
+        if cell.body is not None:
+            self._run(cell.body)
+        if cell.last is not None:
+            value = self._run(cell.last)
+            if value is not None:
+                builtins._ = value  # type: ignore[attr-defined]
+                if cell.shown:
+                    self._channel.show(display.encode(value, is_result=True))
+
+    def _run(self, code: CodeType) -> Any:
+        if code.co_flags & _COROUTINE:
+            if self._awaiter is None:
+                from .coroutines import Awaiter
+
+                self._awaiter = Awaiter(self._interrupts, self._variables)
+            return self._awaiter.run(_evaluate(code, self._globals))
+        return self._variables.run(_evaluate, code, self._globals)
+
+    def _ending_of(self, error: BaseException) -> Ending:
+        if isinstance(error, SystemExit):
+            return Ending(exit_code=self._exit_code(error.code))
+        return Ending(tracebacks.describe(error))
+
+    def _exit_code(self, code: object) -> int:
+        """As the interpreter takes what `exit` was given: nothing is 0, a text goes to stderr and is 1."""
+        if code is None:
+            return 0
+        if isinstance(code, int):
+            return int(code) if -(2**31) <= code < 2**31 else -1
+        self._streams.stderr.write("%s\n" % (code,))
+        return 1
+
+    def _leave_child(self, ending: Ending) -> NoReturn:
+        """End a forked child that came back from the cell: the run is its parent's."""
+        if ending.failure is not None:
+            os.write(2, ending.failure.traceback.encode("utf-8", "backslashreplace") + b"\n")
+        self._streams.end()
+        _exit_process((ending.exit_code or 0) & 0xFF if ending.failure is None else 1)
+
+
+def _fresh_main() -> dict[str, Any]:
+    """The namespace of a new `__main__`. It has no `__file__`, which `multiprocessing` would run again in children."""
+    module = ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    sys.argv[:] = [""]
+    if sys.path[:1] != [""]:
+        sys.path.insert(0, "")
+    return module.__dict__
+
+
+def _restore(before: dict[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _renew_time_zone(before)
+
+
+def _renew_time_zone(names: dict[str, Any]) -> None:
+    if "TZ" in names:
+        time.tzset()
+
+
+def _end_frame(number: int, ending: Ending) -> bytes:
+    if ending.failure is None and ending.exit_code is None:
+        return _frame(_OK % number)
+    failure = ending.failure
+    error = None if failure is None else failure._asdict()
+    header = {
+        "run": number,
+        "status": "ok" if failure is None else "error",
+        "error": error,
+        "exit_code": ending.exit_code,
+    }
+    try:
+        return frames.encode(frames.Frame(frames.END, header))
+    except Exception:
+        return _frame(_UNSPEAKABLE % number)
+
+
+def _frame(header: bytes) -> bytes:
+    return frames.PREFIX.pack(frames.END, len(header), 0) + header
