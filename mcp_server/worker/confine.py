@@ -6,7 +6,7 @@ A plan is plain data, made by the host:
      "landlock": {"write": [path, …], "read": [path, …]} | None,
      "seccomp":  "room" | "standard" | None}
 
-`rlimits` are names of RLIMIT_… with bytes, seconds or counts; each becomes the hard limit as well. RLIMIT_AS is refused:
+`rlimits` are names of RLIMIT_… with bytes, seconds or counts; each becomes the hard limit too. RLIMIT_AS is refused:
 it counts address space that is never touched, and so breaks numpy, threads and mmap. `landlock` is for a process that
 shares the host's mount namespace. `seccomp` names a program in `seccomp/`; both programs refuse to change the tag of
 `tags`, which is put on before. Keys that are not named here are left alone.
@@ -54,6 +54,9 @@ SECUREBITS = 0xEF
 # fs/coredump.c: where core_pattern is a pipe, a limit of 0 still starts the helper, on the host as root; 1 does not.
 NO_CORE = 1
 
+# proc(5): the highest.
+OOM_SCORE = "1000"
+
 CPU_GRACE_S = 2
 """SIGXCPU comes at the limit; code that handles it is killed so much later."""
 
@@ -76,6 +79,7 @@ def seal(plan: Dict[str, Any]) -> None:
     Nothing of it can be taken off again. Half done is not usable: on an error the process has to end.
     """
     layers: Tuple[Tuple[str, Callable[[], None]], ...] = (
+        ("oom_score_adj", die_first_of_memory),
         ("rlimits", lambda: set_limits(plan["rlimits"])),
         ("no_new_privs", linux.set_no_new_privileges),
         ("landlock", lambda: restrict_files(plan["landlock"])),
@@ -88,6 +92,15 @@ def seal(plan: Dict[str, Any]) -> None:
             put_on()
         except Exception as error:
             raise SealFailed(layer, error) from error
+
+
+def die_first_of_memory() -> None:
+    """Where the whole machine runs out of memory, the kernel ends contexts before the server or anything else.
+
+    Code that execs can take this back where the server is no root; it is no promise, but order among the innocent.
+    """
+    linux.set_dumpable(True)  # a change of uid has turned it off, and with it the right to write the file
+    linux.write_file("/proc/self/oom_score_adj", OOM_SCORE)
 
 
 def set_limits(limits: Dict[str, int]) -> None:
