@@ -1,0 +1,97 @@
+"""A sentence that helps after some errors: what a missing name may have meant, and how a missing module can be had."""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import importlib.util
+import itertools
+import pkgutil
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+
+_MOST_NAMES = 5_000
+"""Comparing is quadratic in a way; a namespace larger than this is not searched."""
+
+_DISTRIBUTIONS = {
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "Crypto": "pycryptodome",
+    "dateutil": "python-dateutil",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "fitz": "PyMuPDF",
+    "PIL": "pillow",
+    "pptx": "python-pptx",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+"""Modules whose distribution has another name."""
+
+
+def hint(error: BaseException) -> str:
+    """Empty where there is nothing to say. May raise whatever the attributes of the error raise."""
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_module(error.name)
+    if isinstance(error, NameError):
+        return _missing_name(getattr(error, "name", None), error.__traceback__)
+    if isinstance(error, AttributeError):
+        return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
+    if isinstance(error, ImportError) and error.name in sys.modules:
+        return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
+    return ""
+
+
+def _missing_module(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        return ""
+    parent, _, last = name.rpartition(".")
+    if parent:
+        package = sys.modules.get(parent)
+        found = pkgutil.iter_modules(getattr(package, "__path__", []))
+        close = _close(last, (module.name for module in found))
+        return "Similar in %s: %s." % (parent, ", ".join(close)) if close else ""
+    importable = {module.name for module in pkgutil.iter_modules()}
+    importable.update(getattr(sys, "stdlib_module_names", sys.builtin_module_names))
+    close = _close(name, (found for found in importable if not found.startswith("_")))
+    sentences = ["Similar modules that can be imported here: %s." % ", ".join(close)] if close else []
+    if importlib.util.find_spec("pip") is None:
+        sentences.append("It is not installed, and neither is pip.")
+    else:
+        wanted = _DISTRIBUTIONS.get(name, name)
+        sentences.append("It is not installed; where the network allows, `%%pip install %s` gets it." % wanted)
+    return " ".join(sentences)
+
+
+def _missing_name(name: object, entry: TracebackType | None) -> str:
+    if not isinstance(name, str) or entry is None:
+        return ""
+    while entry.tb_next is not None:
+        entry = entry.tb_next
+    frame = entry.tb_frame
+    close = _close(name, itertools.chain(frame.f_locals, frame.f_globals, vars(builtins)))
+    if close:
+        return _did_you_mean(close)
+    if name in getattr(sys, "stdlib_module_names", ()):
+        return "Did you forget to import %r?" % name
+    return ""
+
+
+def _missing_attribute(name: object, owner: object) -> str:
+    if not isinstance(name, str) or owner is None:
+        return ""
+    return _did_you_mean(_close(name, dir(owner)))
+
+
+def _did_you_mean(close: list[str]) -> str:
+    return "Did you mean %s?" % " or ".join(repr(name) for name in close) if close else ""
+
+
+def _close(name: str, candidates: Iterable[object]) -> list[str]:
+    known = [found for found in candidates if isinstance(found, str) and found != name]
+    if len(known) > _MOST_NAMES or len(name) > 100:
+        return []
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.75)
