@@ -14,7 +14,7 @@ import structlog
 
 from mcp_server.engine.process import Died, WorkerProcess
 from mcp_server.engine.turn import Ended
-from mcp_server.errors import EngineUnavailable, UnknownContext
+from mcp_server.errors import CodeInterpreterError, EngineUnavailable, UnknownContext
 from mcp_server.model import (
     ContextInfo,
     ContextSpec,
@@ -114,12 +114,13 @@ class LocalEngine:
             raise RuntimeError("runs of one context must not overlap")
         context.running = True
         context.stop_reason = None
-        lost_before = context.lost
         try:
-            if context.worker is None:
-                self._attach(context, (await self._start_worker(context))[0])
-            context.lost = ""
-            return await self._execute(context, request, sink, lost_before)
+            outcome = await self._attempt(context, request, sink)
+            if outcome is None:  # the worker had died unnoticed, and no code has run
+                outcome = await self._attempt(context, request, sink)
+            if outcome is None:
+                raise EngineUnavailable("The interpreter ended as soon as it had started, twice.")
+            return outcome
         finally:
             context.running = False
 
@@ -156,7 +157,12 @@ class LocalEngine:
 
     # -- one run --------------------------------------------------------------------------------------------------
 
-    async def _execute(self, context: _Context, request: RunRequest, sink: Sink, lost_before: str) -> Outcome:
+    async def _attempt(self, context: _Context, request: RunRequest, sink: Sink) -> Outcome | None:
+        """Run the code; None where the worker was dead before the code could reach it."""
+        lost_before = context.lost
+        if context.worker is None:
+            self._attach(context, (await self._start_worker(context))[0])
+        context.lost = ""
         worker = context.worker
         if worker is None or context.deleted:  # the context was deleted while its worker was starting
             await self._end_worker(context)
@@ -178,8 +184,11 @@ class LocalEngine:
                 self._errand(self._end_worker(context))
         elapsed_s = time.monotonic() - began_s
         if isinstance(end, Died):
-            context.lost = f"the interpreter ended during the run before this one ({end})"
             await self._end_worker(context)
+            if end.unreached and not context.deleted:
+                context.lost = f"its interpreter ended between runs ({end})"
+                return None
+            context.lost = f"the interpreter ended during the run before this one ({end})"
             return _outcome_of_death(end, context, elapsed_s, lost_before)
         return _outcome_of_end(end, context.stop_reason, elapsed_s, lost_before)
 
@@ -204,7 +213,7 @@ class LocalEngine:
         """A worker for a context, and the directory it stands in. Nothing is left of it where this fails."""
         cell = await self._warm_cell()
         exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
-        directory = "" if context.info.cwd or cell.plan.workspace else context.info.context_id[:DIRECTORY_CHARS]
+        directory = "" if context.spec.cwd or cell.plan.workspace else context.info.context_id[:DIRECTORY_CHARS]
         spawning = asyncio.ensure_future(cell.spawn(context.spec.sandbox_id, exits.set_result, directory))
         try:
             spawned = await asyncio.shield(spawning)
@@ -214,9 +223,12 @@ class LocalEngine:
         worker = _Worker(cell, WorkerProcess(spawned, context.late))
         exits.add_done_callback(lambda done: worker.process.on_exit(done.result()))
         try:
-            cwd = context.info.cwd or os.path.join(cell.work_dir(context.spec.sandbox_id), directory)
+            cwd = context.spec.cwd or os.path.join(cell.work_dir(context.spec.sandbox_id), directory)
             return worker, await worker.process.begin(cwd, context.spec.envs)
-        except BaseException:
+        except CodeInterpreterError:
+            await worker.end()
+            raise
+        except asyncio.CancelledError:
             self._errand(worker.end())
             raise
 

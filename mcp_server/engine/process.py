@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcp_server.engine.pipes import OutputPipes
 from mcp_server.engine.turn import Ended, Event, Ready, Refused, Turn
@@ -26,10 +26,14 @@ RECEIVE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker is gone. ``violation`` says what it did on the wire, where that is why it was killed."""
+    """The worker is gone. ``violation`` says what it did on the wire, where that is why it was killed.
+
+    ``unreached``: it was gone before what was sent could reach it, so no code of that request ran.
+    """
 
     exit: WorkerExit
     violation: str = ""
+    unreached: bool = False
 
     def __str__(self) -> str:
         if self.violation:
@@ -129,11 +133,12 @@ class WorkerProcess:
 
     async def _exchange(self, request: Frame) -> Event | Died:
         """Send one request and wait for what ends it: the worker's answer or its death."""
-        if self.died.done():
-            return self.died.result()
         self._answer = self._loop.create_future()
-        with suppress(BrokenPipeError, ConnectionResetError):  # a dead worker's answer is its death
+        try:
             await self._loop.sock_sendall(self._control, frames.encode(request))
+        except (BrokenPipeError, ConnectionResetError):
+            self.kill()  # where its code has closed our socket, it lives
+            return replace(await self.died, unreached=True)
         return await self._answer
 
     def _on_control(self) -> None:

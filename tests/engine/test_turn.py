@@ -109,10 +109,10 @@ def test_a_display_whose_parts_do_not_fit_its_body_is_a_violation(parts: object)
 
 
 scalars = st.none() | st.booleans() | st.integers(-2, 9) | st.sampled_from(["", "text/plain"])
-objects = st.fixed_dictionaries({}, optional={name: scalars for name in ("mime", "bytes", "alt", "original", "name")})
+objects = st.fixed_dictionaries({}, optional=dict.fromkeys(("mime", "bytes", "alt", "original", "name"), scalars))
 json_values = scalars | objects | st.lists(objects, max_size=2)
 headers = st.fixed_dictionaries(
-    {}, optional={name: json_values for name in ("run", "error", "exit_code", "cwd", "message", "is_result", "parts")}
+    {}, optional=dict.fromkeys(("run", "error", "exit_code", "cwd", "message", "is_result", "parts"), json_values)
 )
 
 
