@@ -1,0 +1,192 @@
+"""Control groups that limit the memory and the number of processes of one context, version 2 or 1.
+
+Groups are made below the server's own. In version 2 a group that has processes cannot hand controllers down, so a
+server that is alone in a group given to it (`Delegate=yes`) first moves into a leaf of that group.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mcp_server.sandbox import processes
+
+PREFIX = "mcp-code-interpreter-"
+
+_LEAF = "mcp-code-interpreter-server"
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """Where groups can be made: a directory per controller, one for both in version 2. ``pids`` empty: none."""
+
+    version: int
+    memory: str
+    pids: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The group of one context."""
+
+    parent: Parent
+    name: str
+
+    def attach(self, pid: int) -> None:
+        """Move a process in; what it forks from now on is in as well. Raises OSError."""
+        for directory in self.directories():
+            _write(os.path.join(directory, "cgroup.procs"), str(pid))
+
+    def kills_for_memory(self) -> int:
+        """How often the kernel has killed a process of the group for memory."""
+        events = "memory.events" if self.parent.version == 2 else "memory.oom_control"
+        with open(os.path.join(self.parent.memory, self.name, events), encoding="ascii") as lines:
+            return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+    def remove(self) -> None:
+        """Remove an empty group. One that still has dying processes stays, and is removed by `clear_stale` later."""
+        for directory in self.directories():
+            with suppress(OSError):
+                os.rmdir(directory)
+
+    def directories(self) -> Iterable[str]:
+        for parent in dict.fromkeys((self.parent.memory, self.parent.pids)):
+            if parent:
+                yield os.path.join(parent, self.name)
+
+
+def make(parent: Parent, name: str, memory_bytes: int, process_count: int) -> Group:
+    """A new, empty group with its ceilings; 0 processes means no ceiling. Raises OSError, leaving nothing behind."""
+    group = Group(parent, f"{PREFIX}{os.getpid()}-{processes.start_time(os.getpid())}-{name}")
+    try:
+        for directory in group.directories():
+            os.mkdir(directory)
+        memory = os.path.join(parent.memory, group.name)
+        if parent.version == 2:
+            _write(os.path.join(memory, "memory.max"), str(memory_bytes))
+            _write_if_there(os.path.join(memory, "memory.swap.max"), "0")
+        else:
+            _write(os.path.join(memory, "memory.limit_in_bytes"), str(memory_bytes))
+            _write_if_there(os.path.join(memory, "memory.memsw.limit_in_bytes"), str(memory_bytes))
+        if parent.pids and process_count:
+            _write(os.path.join(parent.pids, group.name, "pids.max"), str(process_count))
+    except OSError:
+        group.remove()
+        raise
+    return group
+
+
+def find_parent(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo") -> Parent:
+    """Where a group with a memory ceiling can be made, found by making one. Raises OSError with the kernel's reason."""
+    with open(own, encoding="utf-8") as file:
+        groups = _own_groups(file.read())
+    with open(mounts, encoding="utf-8") as file:
+        places = _mounted(file.read())
+    refused = OSError(errno.ENOENT, "no memory controller is mounted")
+    for version, controller in ((2, ""), (1, "memory")):
+        if controller in groups and controller in places:
+            try:
+                return _try_parent(version, places, groups)
+            except OSError as error:
+                refused = error
+    raise refused
+
+
+def clear_stale(parent: Parent) -> None:
+    """Remove the groups of servers that are gone, and own ones that were still dying when they were to be removed."""
+    for directory in dict.fromkeys((parent.memory, parent.pids)):
+        if not directory:
+            continue
+        for name in os.listdir(directory):
+            maker = name.removeprefix(PREFIX).split("-")
+            if name.startswith(PREFIX) and len(maker) == 3 and maker[0].isdigit():
+                alive = str(processes.start_time(int(maker[0]))) == maker[1]
+                if not alive or int(maker[0]) == os.getpid():
+                    with suppress(OSError):
+                        os.rmdir(os.path.join(directory, name))
+
+
+def _own_groups(text: str) -> dict[str, str]:
+    """Controller → the path of our group in its hierarchy; version 2 stands under the empty name."""
+    groups = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), path))
+    return groups
+
+
+def _mounted(text: str) -> dict[str, tuple[str, str]]:
+    """Controller → (mount point, path of the hierarchy that is mounted there)."""
+    places: dict[str, tuple[str, str]] = {}
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        _, _, _, root, point, *_ = before.split()
+        kind, _, options = after.split(maxsplit=2)
+        if kind == "cgroup2":
+            places.setdefault("", (point, root))
+        elif kind == "cgroup":
+            for option in options.split(","):
+                places.setdefault(option, (point, root))
+    return places
+
+
+def _try_parent(version: int, places: dict[str, tuple[str, str]], groups: dict[str, str]) -> Parent:
+    memory = _directory(places, groups, "" if version == 2 else "memory")
+    if version == 2:
+        _hand_down_controllers(memory)
+        parent = Parent(2, memory, memory)
+    else:
+        pids = _directory(places, groups, "pids") if "pids" in places and "pids" in groups else ""
+        parent = Parent(1, memory, pids if pids and os.access(pids, os.W_OK) else "")
+    make(parent, "trial", 64 * 1024 * 1024, 8).remove()
+    return parent
+
+
+def _directory(places: dict[str, tuple[str, str]], groups: dict[str, str], controller: str) -> str:
+    point, root = places[controller]
+    below = os.path.relpath(groups[controller], root)
+    # Where the mount shows another part of the hierarchy than the one we are in, its top is what can be had.
+    return point if below.startswith("..") or below == "." else os.path.join(point, below)
+
+
+def _hand_down_controllers(directory: str) -> None:
+    """Let groups below have memory and process ceilings. Raises OSError where that cannot be."""
+    control = os.path.join(directory, "cgroup.subtree_control")
+    with open(control, encoding="ascii") as file:
+        if {"memory", "pids"} <= set(file.read().split()):
+            return
+    try:
+        _write(control, "+memory +pids")
+    except OSError as error:
+        if error.errno != errno.EBUSY or not _alone_in(directory):
+            raise
+        leaf = os.path.join(directory, _LEAF)
+        with suppress(FileExistsError):
+            os.mkdir(leaf)
+        _write(os.path.join(leaf, "cgroup.procs"), str(os.getpid()))
+        _write(control, "+memory +pids")
+
+
+def _alone_in(directory: str) -> bool:
+    with open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as file:
+        return file.read().split() == [str(os.getpid())]
+
+
+def _write(path: str, text: str) -> None:
+    """One write(2), as the kernel's control files want it; the error's text names the file."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode("ascii"))
+    except OSError as error:
+        raise OSError(error.errno, f"write {os.path.basename(path)}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _write_if_there(path: str, text: str) -> None:
+    """Ceilings of swap exist only where swap is counted."""
+    with suppress(FileNotFoundError):
+        _write(path, text)

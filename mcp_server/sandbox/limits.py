@@ -1,0 +1,247 @@
+"""How much memory a context's processes hold together, observed and limited from outside.
+
+RLIMIT_DATA bounds each process; only this bounds all of them. Two keepers do it, behind one port: a memory cgroup for
+each context where the server may make one (the kernel then counts everything and acts at once), else a watchdog that
+looks at the context's processes while there is something to look at.
+
+The engine drives a keeper so:
+
+    keeper = memory_keeper(Ceilings(…), on_exceeded)   once
+    keeper.admit(tag, pid)         a worker was forked and has not yet run foreign code
+    keeper.busy(tag)               a run begins
+    keeper.idle(tag)               it ended
+    keeper.out_of_memory(tag)      the worker was killed by a SIGKILL that the engine did not send: was it for memory?
+    keeper.release(tag)            nothing of the context is left
+    keeper.close()
+
+`tag` is the context's tag, which all its processes carry. Methods belong to one event loop and do not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from mcp_server.sandbox import cgroups, processes
+from mcp_server.sandbox.processes import TaggedProcess
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+FASTEST_FILL_BYTES_PER_S = 8 * GIB
+"""What a few cores touching fresh memory can reach; from it follows when to look again at the latest."""
+
+SHORTEST_INTERVAL_S = 0.02
+LONGEST_INTERVAL_S = 0.5
+
+LEFT_BEHIND_INTERVAL_S = 2.0
+"""While no run is on, but threads or processes of an earlier one may still be at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What all processes of one context may have together. ``processes`` counts threads too; 0 means no ceiling."""
+
+    memory_bytes: int
+    processes: int = 0
+
+
+class MemoryKeeper(Protocol):
+    """Keeps contexts within their ceiling. ``name`` is for `doctor` and the start-up log."""
+
+    @property
+    def name(self) -> str: ...
+
+    def admit(self, tag: int, pid: int) -> None:
+        """Take a context in. Raises OSError where it cannot be limited; it must then not run anything."""
+
+    def busy(self, tag: int) -> None: ...
+
+    def idle(self, tag: int) -> None: ...
+
+    def out_of_memory(self, tag: int) -> bool:
+        """Whether since the last `busy` a process of the context was killed for memory."""
+
+    def release(self, tag: int) -> None:
+        """Forget a context. Unknown tags pass."""
+
+    def close(self) -> None:
+        """Release all. Idempotent."""
+
+
+def memory_keeper(ceilings: Ceilings, on_exceeded: Callable[[int], None]) -> MemoryKeeper:
+    """The best keeper that works here. `on_exceeded` hears of a tag whose processes the watchdog has killed."""
+    try:
+        parent = cgroups.find_parent()
+    except OSError:
+        return Watchdog(ceilings.memory_bytes, on_exceeded)
+    cgroups.clear_stale(parent)
+    return GroupKeeper(parent, ceilings)
+
+
+class GroupKeeper:
+    """A memory cgroup for each context: the kernel counts every page, and kills the largest process at the ceiling."""
+
+    def __init__(self, parent: cgroups.Parent, ceilings: Ceilings) -> None:
+        self._parent = parent
+        self._ceilings = ceilings
+        self._groups: dict[int, cgroups.Group] = {}
+        self._kills_before: dict[int, int] = {}
+
+    @property
+    def name(self) -> str:
+        return f"cgroup v{self._parent.version}"
+
+    def admit(self, tag: int, pid: int) -> None:
+        group = cgroups.make(self._parent, str(tag), self._ceilings.memory_bytes, self._ceilings.processes)
+        self._groups[tag] = group
+        try:
+            group.attach(pid)
+        except OSError:
+            self.release(tag)
+            raise
+
+    def busy(self, tag: int) -> None:
+        self._kills_before[tag] = self._groups[tag].kills_for_memory()
+
+    def idle(self, tag: int) -> None:
+        """The kernel goes on counting by itself."""
+
+    def out_of_memory(self, tag: int) -> bool:
+        group = self._groups.get(tag)
+        return group is not None and group.kills_for_memory() > self._kills_before.get(tag, 0)
+
+    def release(self, tag: int) -> None:
+        group = self._groups.pop(tag, None)
+        self._kills_before.pop(tag, None)
+        if group is not None:
+            group.remove()
+
+    def close(self) -> None:
+        for tag in list(self._groups):
+            self.release(tag)
+
+
+class Watchdog:
+    """Looks at contexts' memory, the more often the less is left, and kills a context that is over its ceiling.
+
+    What it cannot see: shared memory that no process maps any more, and buffers of the kernel. A ceiling that holds
+    against malice needs a cgroup. Nothing is looked at while no context is busy and none left threads or processes at
+    work.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        on_exceeded: Callable[[int], None],
+        find: Callable[[Collection[int]], Mapping[int, list[TaggedProcess]]] = processes.find_tagged,
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._on_exceeded = on_exceeded
+        self._find = find
+        self._busy: set[int] = set()
+        self._left_behind: set[int] = set()
+        self._exceeded: set[int] = set()
+        self._machine_kills_before: dict[int, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> str:
+        return "watchdog"
+
+    def admit(self, tag: int, pid: int) -> None:
+        """A tag is all that it needs."""
+
+    def busy(self, tag: int) -> None:
+        self._exceeded.discard(tag)
+        self._machine_kills_before[tag] = processes.machine_kills_for_memory()
+        self._busy.add(tag)
+        self._look_again_in(SHORTEST_INTERVAL_S)
+
+    def idle(self, tag: int) -> None:
+        if tag in self._busy:
+            self._busy.discard(tag)
+            self._left_behind.add(tag)
+
+    def out_of_memory(self, tag: int) -> bool:
+        machine_before = self._machine_kills_before.get(tag)
+        by_kernel = machine_before is not None and processes.machine_kills_for_memory() > machine_before
+        return tag in self._exceeded or by_kernel
+
+    def release(self, tag: int) -> None:
+        for known in (self._busy, self._left_behind, self._exceeded):
+            known.discard(tag)
+        self._machine_kills_before.pop(tag, None)
+        if not self._busy and not self._left_behind:
+            self._stop()
+
+    def close(self) -> None:
+        self._stop()
+        for tags in (self._busy, self._left_behind):
+            tags.clear()
+
+    @property
+    def looking(self) -> bool:
+        """Whether it will look again."""
+        return self._timer is not None
+
+    def look(self) -> None:
+        """Measure every watched context once, kill those over the ceiling, and set the time of the next look."""
+        self._stop()
+        found = self._find(self._busy | self._left_behind)
+        largest = 0
+        for tag in list(self._busy | self._left_behind):
+            members = found.get(tag, [])
+            used = sum(process.resident_bytes for process in members)
+            if used > self._limit_bytes:
+                # Pages that several processes share were counted for each: now divide them, which takes longer.
+                used = sum(processes.proportional_bytes(process) for process in members)
+            if used > self._limit_bytes:
+                self._exceed(tag, members)
+                continue
+            largest = max(largest, used)
+            if sum(process.threads for process in members) <= 1:
+                self._left_behind.discard(tag)
+        if self._busy:
+            headroom = (self._limit_bytes - largest) / FASTEST_FILL_BYTES_PER_S
+            self._look_again_in(min(max(headroom, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S))
+        elif self._left_behind:
+            self._look_again_in(LEFT_BEHIND_INTERVAL_S)
+
+    def _exceed(self, tag: int, members: list[TaggedProcess]) -> None:
+        self._exceeded.add(tag)
+        self._busy.discard(tag)
+        self._left_behind.discard(tag)
+        for process in members:
+            with suppress(OSError):
+                _kill(process)
+        self._on_exceeded(tag)
+
+    def _look_again_in(self, seconds: float) -> None:
+        """Sooner, where a later look was planned."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self.look)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _kill(process: TaggedProcess) -> None:
+    """By a descriptor, and only if the pid still means a process of the context: pids are given out again."""
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        if processes.tag_of(process.pid) == process.tag:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
