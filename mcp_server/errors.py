@@ -6,10 +6,15 @@
     │   ├── InvalidArgument     an argument that can never work
     │   ├── LimitReached        a quota or limit is used up
     │   └── NothingToReport     empty code, and no run whose report is due
-    └── InternalError           our own failure, or the machine's
-        ├── EngineUnavailable   the engine has not started, has stopped, or could not start a worker
-        ├── ProtocolViolation   a frame that no honest peer sends; the worker is killed and its context reset
-        └── SetupFailed         a start-up step failed (interpreter, sandbox tier, port); the text names the mend
+    ├── InternalError           our own failure, or the machine's
+    │   ├── EngineUnavailable   the engine has not started, has stopped, or could not start a worker
+    │   ├── ProtocolViolation   a frame that no honest peer sends; the worker is killed and its context reset
+    │   └── SetupFailed         a start-up step failed (interpreter, sandbox tier, port); the text names the mend
+    └── ToolboxError            what the Python API raises for a server's answer, or for its silence
+        ├── CodeInterpreterTimeoutError     the code was stopped at its timeout
+        ├── CodeInterpreterConnectionError  no server, a lost connection, or a worker that ended under the code
+        ├── CodeInterpreterNotFoundError    no such sandbox or context
+        └── CodeInterpreterValidationError  an argument that the server refuses
 
 Code of the user's that fails, times out or dies raises nothing: it is data in a report (`model.Outcome`).
 """
@@ -61,3 +66,28 @@ class ProtocolViolation(InternalError):
 
 class SetupFailed(InternalError):
     """The server cannot start as it was asked to."""
+
+
+class ToolboxError(CodeInterpreterError):
+    """A call of the Python API failed. ``stdout`` and ``stderr`` hold what the code had printed until then."""
+
+    def __init__(self, message: str, stdout: str = "", stderr: str = "") -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class CodeInterpreterTimeoutError(ToolboxError):
+    """The code ran into its timeout and was interrupted. Give a larger one, or 0 for none."""
+
+
+class CodeInterpreterConnectionError(ToolboxError):
+    """The server cannot be reached, hung up, or lost the worker; the text says which."""
+
+
+class CodeInterpreterNotFoundError(ToolboxError):
+    """No such sandbox or context: it never was, was deleted, or expired."""
+
+
+class CodeInterpreterValidationError(ToolboxError):
+    """The server refused the request as asked; repeating it unchanged fails again."""
