@@ -46,11 +46,16 @@ class Group:
         with open(os.path.join(self.parent.memory, self.name, events), encoding="ascii") as lines:
             return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
-    def remove(self) -> None:
-        """Remove an empty group. One that still has dying processes stays, and is removed by `clear_stale` later."""
+    def remove(self) -> bool:
+        """Remove the group. False where processes in it are still dying: ask again later."""
         for directory in self.directories():
-            with suppress(OSError):
+            try:
                 os.rmdir(directory)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
 
     def directories(self) -> Iterable[str]:
         for parent in dict.fromkeys((self.parent.memory, self.parent.pids)):
@@ -96,17 +101,21 @@ def find_parent(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mounti
 
 
 def clear_stale(parent: Parent) -> None:
-    """Remove the groups of servers that are gone, and own ones that were still dying when they were to be removed."""
+    """Remove the groups of servers that are gone."""
     for directory in dict.fromkeys((parent.memory, parent.pids)):
         if not directory:
             continue
-        for name in os.listdir(directory):
-            maker = name.removeprefix(PREFIX).split("-")
-            if name.startswith(PREFIX) and len(maker) == 3 and maker[0].isdigit():
-                alive = str(processes.start_time(int(maker[0]))) == maker[1]
-                if not alive or int(maker[0]) == os.getpid():
-                    with suppress(OSError):
-                        os.rmdir(os.path.join(directory, name))
+        for name in filter(_is_stale, os.listdir(directory)):
+            with suppress(OSError):
+                os.rmdir(os.path.join(directory, name))
+
+
+def _is_stale(name: str) -> bool:
+    """Whether the group was made by a process that is gone."""
+    pid, _, rest = name.removeprefix(PREFIX).partition("-")
+    started = rest.partition("-")[0]
+    ours = name.startswith(PREFIX) and pid.isdigit() and started.isdigit()
+    return ours and processes.start_time(int(pid)) != int(started)
 
 
 def _own_groups(text: str) -> dict[str, str]:

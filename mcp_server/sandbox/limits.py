@@ -91,6 +91,7 @@ class GroupKeeper:
         self._parent = parent
         self._ceilings = ceilings
         self._groups: dict[int, cgroups.Group] = {}
+        self._emptying: list[cgroups.Group] = []
         self._kills_before: dict[int, int] = {}
 
     @property
@@ -120,7 +121,8 @@ class GroupKeeper:
         group = self._groups.pop(tag, None)
         self._kills_before.pop(tag, None)
         if group is not None:
-            group.remove()
+            self._emptying.append(group)
+        self._emptying = [group for group in self._emptying if not group.remove()]
 
     def close(self) -> None:
         for tag in list(self._groups):

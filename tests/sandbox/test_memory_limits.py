@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -69,7 +71,10 @@ class Context:
     def end(self) -> None:
         for members in processes.find_tagged({TAG}).values():
             for member in members:
-                os.kill(member.pid, 9)
+                pidfd = os.pidfd_open(member.pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                assert select.select([pidfd], [], [], WAIT_S)[0]
+                os.close(pidfd)
         self._process.wait(WAIT_S)
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -256,6 +261,19 @@ def test_a_cgroup_is_gone_when_its_context_is() -> None:
         assert len(set(os.listdir(parent.memory)) - before) == 1
         process.communicate(b"\n")
     keeper.release(TAG)
+    assert set(os.listdir(parent.memory)) == before
+
+
+def test_a_group_whose_processes_are_still_dying_is_removed_with_the_next() -> None:
+    keeper = group_keeper()
+    parent = cgroups.find_parent()
+    before = set(os.listdir(parent.memory))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        keeper.admit(TAG, process.pid)
+        keeper.release(TAG)
+        assert len(set(os.listdir(parent.memory)) - before) == 1
+        process.communicate(b"\n")
+    keeper.release(TAG + 1)
     assert set(os.listdir(parent.memory)) == before
 
 
