@@ -21,7 +21,7 @@ from mcp_server.errors import EngineUnavailable, SetupFailed
 from mcp_server.sandbox import launch
 from mcp_server.sandbox.channel import Channel
 from mcp_server.sandbox.launch import Interpreter
-from mcp_server.sandbox.policy import CellPlan, worker_plan
+from mcp_server.sandbox.policy import FIRST_CELL_UID, CellPlan, Tier, worker_plan
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
@@ -118,6 +118,7 @@ class Cell:
         self.warmth: Warmth | None = None
         self.on_lost: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
+        self._has_rooms = plan.tier is Tier.STRONG
         self._cell_dir = os.path.join(plan.state_dir, f"cell-{secrets.token_hex(8)}")
         # Above 2**40 a tag limits nothing; below 2**62 every architecture takes it.
         self._first_tag = (1 << 40) + secrets.randbelow(1 << 36) * frames.TAGS_PER_CELL
@@ -135,20 +136,27 @@ class Cell:
     async def start(self) -> None:
         """Start the interpreter and wait until it can be forked. Raises SetupFailed with the mend in its text."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs_fd = theirs.fileno()
         with theirs:
-            argument = str(theirs.fileno())
             try:
-                process = launch.start(
-                    self.plan.python, "zygote:main", argument, self.plan.environment, (theirs.fileno(),)
-                )
+                self._zygote = launch.start_zygote(self.plan, theirs_fd)
             except SetupFailed:
                 ours.close()
                 raise
-        self._zygote = process
         self._channel = Channel(ours, self._on_packet, self._on_channel_end)
-        self._burial = asyncio.create_task(self._bury(process))
-        begin = {"op": "begin", "cell_dir": self._cell_dir, "first_tag": self._first_tag, **worker_plan(self.plan)}
-        self._channel.send(begin)
+        self._burial = asyncio.create_task(self._bury(self._zygote))
+        first_uid = FIRST_CELL_UID if os.geteuid() == 0 else 0
+        if self._has_rooms:
+            self._channel.send({"op": "build", "first_uid": first_uid, **launch.building_plan(self.plan, theirs_fd)})
+        self._channel.send(
+            {
+                "op": "begin",
+                "cell_dir": self._cell_dir,
+                "first_tag": self._first_tag,
+                "first_uid": first_uid,
+                **worker_plan(self.plan),
+            }
+        )
         try:
             async with asyncio.timeout(self.plan.start_timeout_s):
                 self.warmth = await asyncio.shield(self._ready)
@@ -164,7 +172,7 @@ class Cell:
 
     def work_dir(self, sandbox: str) -> str:
         """The sandbox's own directory, as its code sees it."""
-        return os.path.join(self._cell_dir, self._sandbox_name(sandbox))
+        return "/work" if self._has_rooms else os.path.join(self._cell_dir, self._sandbox_name(sandbox))
 
     async def spawn(self, sandbox: str, on_exit: Callable[[WorkerExit], None], directory: str = "") -> Spawned:
         """Fork a worker into a sandbox; `directory` names one in `work_dir` that is made for it to start in.
@@ -233,7 +241,7 @@ class Cell:
         end = await asyncio.shield(zygote.ended)
         if self._channel is not None:
             self._channel.close()
-        if end.status != 0:
+        if end.status != 0 and not self._has_rooms:
             await launch.clear_leftovers(self.plan)
         if not self._ready.done():
             self._closing = True
@@ -310,7 +318,9 @@ class Cell:
             self._loop.call_soon(worker.on_exit, ended)
 
     def _on_destroyed(self, worker_id: int, survivors: int) -> None:
-        worker = self._workers.pop(worker_id)
+        worker = self._workers.pop(worker_id, None)
+        if worker is None:  # its room ended by itself, and was said to be gone then
+            return
         if survivors:
             _log.error("context.survivors", processes=survivors)
         if worker.gone is not None:
@@ -352,12 +362,10 @@ def _close_result(born: asyncio.Future[int]) -> None:
 
 def _pid_of(pidfd: int) -> int:
     """The process as our own /proc knows it. Raises EngineUnavailable where it has ended already."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb") as lines:
         for line in lines:
-            if line.startswith("Pid:"):
-                pid = int(line.split()[1])
-                if pid > 0:
-                    return pid
+            if line.startswith(b"Pid:") and int(line.split()[1]) > 0:
+                return int(line.split()[1])
     raise EngineUnavailable("The new context ended at once.")
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import structlog
 
 from mcp_server.errors import SetupFailed
-from mcp_server.sandbox.policy import CellPlan
+from mcp_server.sandbox.policy import CellPlan, Tier
 
 WORKER_DIR = Path(__file__).parent.parent / "worker"
+
+WORKER_DIR_INSIDE = "/.worker"
+"""Where a cell shows it (`worker.view`)."""
 
 OLDEST_PYTHON = "3.9"
 
@@ -40,23 +44,19 @@ getattr(__import__(name + "." + module, fromlist=[function]), function)(argument
 """Parsed by any Python 3 so that one too old can say so."""
 
 
-def start(
-    python: str,
-    entry: str,
-    argument: str,
-    environment: Mapping[str, str],
-    pass_fds: Sequence[int] = (),
-    flags: Sequence[str] = (),
-) -> Interpreter:
-    """Start `entry` ("module:function" of the worker's package) with one string as its argument.
+def command(python: str, entry: str, argument: str, worker_dir: str = "", flags: Sequence[str] = ()) -> list[str]:
+    """The command line that runs `entry` ("module:function" of the worker's package) with one string."""
+    return [python, *flags, "-c", BOOTSTRAP, worker_dir or os.fspath(WORKER_DIR), entry, argument]
 
-    It gets a session of its own (no Ctrl-C of our terminal), a clean environment, and a pipe as stderr. Raises
-    SetupFailed where the interpreter cannot be executed.
+
+def start(command: Sequence[str], environment: Mapping[str, str], pass_fds: Sequence[int] = ()) -> Interpreter:
+    """Start an interpreter: a session of its own (no Ctrl-C of our terminal), this environment, a pipe as stderr.
+
+    Raises SetupFailed where it cannot be executed.
     """
-    command = [python, *flags, "-c", BOOTSTRAP, os.fspath(WORKER_DIR), entry, argument]
     try:
         process = subprocess.Popen(
-            command,
+            list(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -67,10 +67,32 @@ def start(
         )
     except OSError as error:
         raise SetupFailed(
-            f"The interpreter {python} cannot be executed: {error.strerror}. "
+            f"The interpreter {command[0]} cannot be executed: {error.strerror}. "
             "Install Python there, or name another interpreter with --python."
         ) from error
     return Interpreter(process)
+
+
+def start_zygote(plan: CellPlan, control_fd: int) -> Interpreter:
+    """Start what becomes the zygote of a cell: the interpreter itself, or where there are rooms, what builds the cell.
+
+    That runs on our own interpreter: the one of the contexts is foreign, and is executed inside only.
+    """
+    argument = str(control_fd)
+    if plan.tier is Tier.STRONG:
+        own = command(sys.executable, "builder:main", argument, flags=("-I", "-S"))
+        return start(own, {}, (control_fd,))
+    return start(command(plan.python, "zygote:main", argument), plan.environment, (control_fd,))
+
+
+def building_plan(plan: CellPlan, control_fd: int) -> dict[str, Any]:
+    """What the builder needs to make the cell and to become its zygote, ready for JSON."""
+    return {
+        "python": plan.python,
+        "worker_dir": os.fspath(WORKER_DIR),
+        "command": command(plan.python, "zygote:main", str(control_fd), WORKER_DIR_INSIDE),
+        "environment": dict(plan.environment),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +146,7 @@ class Interpreter:
 async def clear_leftovers(plan: CellPlan) -> None:
     """What a killed zygote cannot clean up after itself, a passing process does."""
     try:
-        end = await start(plan.python, "zygote:clear", plan.state_dir, plan.environment).ended
+        end = await start(command(plan.python, "plain:clear", plan.state_dir), plan.environment).ended
     except SetupFailed as error:
         _log.error("cell.leftovers", reason=str(error))
         return

@@ -27,6 +27,14 @@ ENVIRONMENT_ALLOWED = ("LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
+FIRST_CELL_UID = 0x7000_0000
+"""Where the server is root, a cell is 65,536 uids from here: the first that systemd's table of uids leaves free."""
+
+ROOM_UID = 1000
+"""The user that code is, where the server is an ordinary user."""
+
+SCRATCH_INODES = 16_384
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -103,15 +111,17 @@ def resource_limits(plan: CellPlan) -> dict[str, int]:
 
 
 def worker_plan(plan: CellPlan) -> dict[str, Any]:
-    """The part of the plan that the inside needs, ready for JSON."""
+    """The part of the plan that the inside needs, ready for JSON: `worker.confine.seal` takes it as it is."""
     return {
-        "tier": str(plan.tier),
+        "rooms": plan.tier is Tier.STRONG,
+        "room_uid": ROOM_UID,
         "preload": list(plan.preload),
         "rlimits": resource_limits(plan),
         "landlock": None,
-        "seccomp": None,
+        "seccomp": "room" if plan.tier is Tier.STRONG else None,
         "disk_bytes": plan.limits.disk_bytes,
         "disk_inodes": plan.limits.disk_inodes,
         "scratch_bytes": plan.limits.scratch_bytes,
+        "scratch_inodes": SCRATCH_INODES,
         "spare_rooms": plan.spare_rooms,
     }

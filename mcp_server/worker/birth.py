@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import socket
-from typing import Any, Dict, List, NoReturn
+from typing import Any, Callable, Dict, List, NoReturn
 
-from . import confine, frames, linux, tags
+from . import confine, linux, packets, tags
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Set to 1 in the zygote, which must stay single-threaded to be forked; unset again in its workers."""
@@ -17,65 +18,60 @@ DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT
 
 
 class Order:
-    """What the zygote was asked for. `work` is the sandbox's directory as the worker will see it."""
+    """A worker as the host asked for it: its number and tag, its sandbox, and its ends of socket and pipes."""
 
-    __slots__ = ("worker", "tag", "work", "directory", "plan", "control", "stdout", "stderr", "report")
+    __slots__ = ("worker", "tag", "sandbox", "directory", "work", "plan", "fds", "report")
 
-    def __init__(
-        self,
-        worker: int,
-        tag: int,
-        work: str,
-        directory: str,
-        plan: Dict[str, Any],
-        fds: List[int],
-        report: socket.socket,
-    ) -> None:
-        self.worker = worker
-        self.tag = tag
-        self.work = work
-        self.directory = directory
+    def __init__(self, message: Dict[str, Any], plan: Dict[str, Any], fds: List[int], report: socket.socket) -> None:
+        self.worker: int = message["worker"]
+        self.tag: int = plan["first_tag"] + self.worker
+        self.sandbox: str = message["sandbox"]
+        self.directory: str = message["directory"]
+        self.work = ""
         self.plan = plan
-        self.control, self.stdout, self.stderr = fds
+        self.fds = fds
         self.report = report
 
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
 
-def become_worker(order: Order) -> NoReturn:
-    """Never returns: the worker's own loop ends the process. A failed step is told to the host, and ends it too."""
+    def enter(self, work: str) -> None:
+        """In the worker: take the sandbox's directory, as it is seen here, for home and its part of it for cwd."""
+        self.work = work
+        os.environ["HOME"] = work
+        place = os.path.join(work, self.directory)
+        os.makedirs(place, exist_ok=True)
+        os.chdir(place)
+
+
+def become_worker(order: Order, enter: Callable[[], None]) -> NoReturn:
+    """Go through `enter`, seal the process, tell the host, and run the worker's loop. Never returns.
+
+    A step that fails is told to the host instead, and the process ends.
+    """
     try:
+        os.setsid()
+        _reset_signals()
+        os.umask(0o022)
+        enter()
         pidfd = os.pidfd_open(os.getpid())
         control = _arrange_descriptors(order, pidfd)
-        _reset_signals()
-        _enter_directory(order)
+        for name in THREAD_VARIABLES:
+            os.environ.pop(name, None)
         tags.wear(order.tag)
         confine.seal(_seal_plan(order))
-        packet = frames.encode_packet({"op": "spawned", "worker": order.worker})
-        socket.send_fds(order.report, [packet], [pidfd])
+        packets.send(order.report, {"op": "spawned", "worker": order.worker}, [pidfd])
         os.close(pidfd)
         order.report.close()
     except Exception as error:  # whatever went wrong, the host must hear of it: no other way leads out of here
-        report_failure(order, error)
+        text = "%s: %s" % (type(error).__name__, error)
+        packets.send(order.report, {"op": "failed", "worker": order.worker, "text": text})
         os._exit(1)
     from . import main
 
     main.serve(control)
-
-
-def report_failure(order: Order, error: BaseException) -> None:
-    message = {"op": "failed", "worker": order.worker, "text": "%s: %s" % (type(error).__name__, error)}
-    order.report.send(frames.encode_packet(message))
-
-
-def _arrange_descriptors(order: Order, pidfd: int) -> socket.socket:
-    """Standard streams on 0 to 2, the control socket as far up as the limit allows, the rest closed."""
-    null = os.open("/dev/null", os.O_RDONLY)
-    for fd, place in ((null, 0), (order.stdout, 1), (order.stderr, 2)):
-        os.dup2(fd, place, inheritable=True)
-    # User code that closes "all" descriptors means the low ones.
-    highest = max(3, order.plan["rlimits"].get("NOFILE", 1024) - 1)
-    control = fcntl.fcntl(order.control, fcntl.F_DUPFD_CLOEXEC, highest)
-    linux.close_all_fds_but((0, 1, 2, control, pidfd, order.report.fileno()))
-    return socket.socket(fileno=control)
 
 
 def _reset_signals() -> None:
@@ -87,15 +83,17 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _enter_directory(order: Order) -> None:
-    os.setsid()
-    os.umask(0o022)
-    for name in THREAD_VARIABLES:
-        os.environ.pop(name, None)
-    os.environ["HOME"] = order.work
-    place = os.path.join(order.work, order.directory)
-    os.makedirs(place, exist_ok=True)
-    os.chdir(place)
+def _arrange_descriptors(order: Order, pidfd: int) -> socket.socket:
+    """Standard streams on 0 to 2, the control socket as far up as the limit allows, the rest closed."""
+    control, stdout, stderr = order.fds
+    null = os.open("/dev/null", os.O_RDONLY)
+    for fd, place in ((null, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(fd, place, inheritable=True)
+    # User code that closes "all" descriptors means the low ones.
+    open_files = min(order.plan["rlimits"].get("NOFILE", 1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, open_files - 1)
+    linux.close_all_fds_but((0, 1, 2, high, pidfd, order.report.fileno()))
+    return socket.socket(fileno=high)
 
 
 def _seal_plan(order: Order) -> Dict[str, Any]:

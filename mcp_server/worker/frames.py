@@ -113,6 +113,7 @@ def _header(raw: bytes) -> dict[str, Any]:
 
 # The wire between host and zygote: one JSON object in each packet of a SOCK_SEQPACKET pair, descriptors beside it.
 #
+#     host → builder  {"op": "build", …plan}                                     once; it then becomes the zygote
 #     host → zygote   {"op": "begin", …plan}                                     once, first
 #                     {"op": "spawn", "worker": int, "sandbox": str, "directory": str}
 #                                                        + control socket, stdout, stderr: the worker's ends

@@ -240,11 +240,16 @@ def set_process_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(text))
 
 
-def drop_capabilities() -> None:
-    """Empty the bounding set (where permitted), then the ambient, effective, permitted and inheritable sets."""
+def drop_bounding_set() -> None:
+    """No execve can give a capability any more. Does nothing without CAP_SETPCAP, which a change of uid takes away."""
     capability = 0
     while _libc.prctl(ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(capability), 0, 0, 0) == 0:
         capability += 1
+
+
+def drop_capabilities() -> None:
+    """Empty the bounding set (where permitted), then the ambient, effective, permitted and inheritable sets."""
+    drop_bounding_set()
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     nothing = struct.pack("6I", 0, 0, 0, 0, 0, 0)

@@ -1,6 +1,6 @@
 """The zygote: one warm, single-threaded process that workers are forked from. It never runs user code.
 
-It sleeps in one poll and is woken by the host's packets (`frames`, last section) and by the end of children.
+It sleeps in one poll and is woken by the host's packets (`frames`, last section) and by the end of children and rooms.
 """
 
 from __future__ import annotations
@@ -8,34 +8,37 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import resource
 import select
-import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Union
 
-from . import birth, frames, linux, statedir, tags, trees
+from . import birth, linux, nursery, packets, reaping, tags
+from .plain import Plain
+from .rooms import Rooms
 
 
 def main(control_fd: str) -> NoReturn:
     """The entry of the process that the host started; it ends the process."""
     control = socket.socket(fileno=int(control_fd))
     control.set_inheritable(False)
-    plan, _ = receive(control)
+    plan, _ = packets.receive(control)
     if plan is None:
         os._exit(0)
-    try:
-        lock = _claim_cell_dir(plan)
-    except OSError as error:
-        _refuse(control, "The state directory cannot be used: %s" % error)
+    linux.set_dumpable(False)
+    _raise_open_files()
+    room_builder = nursery.start(plan, control) if plan["rooms"] else None
     try:
         importlib.import_module(".main", __package__)
     except Exception as error:  # a broken installation, or an interpreter that lacks a module of its standard library
-        _refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
+        packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
     facts = warm(plan["preload"])
-    control.send(frames.encode_packet({"op": "ready", **facts}))
-    Zygote(control, plan, lock).serve()
+    zygote = Zygote(control, plan, room_builder)
+    zygote.open()
+    packets.send(control, {"op": "ready", **facts})
+    zygote.serve()
 
 
 def warm(modules: List[str]) -> Dict[str, Any]:
@@ -63,149 +66,105 @@ def warm(modules: List[str]) -> Dict[str, Any]:
 
 
 class Zygote:
-    """Forks workers on request, reaps them, reports their ends, and kills what they leave behind."""
+    """Forks workers on request, reaps them and reports their ends. Where they live is its housing's matter."""
 
-    def __init__(self, control: socket.socket, plan: Dict[str, Any], lock: Optional[int]) -> None:
+    def __init__(self, control: socket.socket, plan: Dict[str, Any], room_builder: Optional[socket.socket]) -> None:
         self._control = control
         self._plan = plan
-        self._lock = lock
-        self._first_tag: int = plan["first_tag"]
         self._worker_of: Dict[int, int] = {}
         self._poll = select.poll()
         self._handlers: Dict[int, Callable[[], None]] = {}
+        self._housing: Union[Plain, Rooms] = Rooms(self, plan, room_builder) if room_builder else Plain(self, plan)
+
+    def open(self) -> None:
+        """Make ready to serve; where that fails the host hears why, and the process ends."""
+        linux.set_child_subreaper()
+        ended = reaping.wake_by_ended_children()
+        self.on_readable(ended, lambda: self._children_ended(ended))
+        self.on_readable(self._control.fileno(), self._receive)
+        try:
+            self._housing.open()
+        except OSError as error:
+            packets.refuse(self._control, "No place for contexts can be made: %s" % error)
 
     def serve(self) -> NoReturn:
-        linux.set_child_subreaper()
-        self._on_readable(self._control.fileno(), self._receive)
-        self._signals = wake_by_ended_children()
-        self._on_readable(self._signals, self._children_ended)
-        self._reap()  # children that ended before the signal was watched
         while True:
             for fd, _ in self._poll.poll():
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler()
 
-    def _on_readable(self, fd: int, handler: Callable[[], None]) -> None:
+    # What housings use
+
+    def on_readable(self, fd: int, handler: Callable[[], None]) -> None:
         self._poll.register(fd, select.POLLIN)
         self._handlers[fd] = handler
 
-    def _send(self, message: Dict[str, Any]) -> None:
+    def ignore(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._handlers[fd]
+
+    def fork_worker(self, order: birth.Order, enter: Callable[[], None]) -> None:
+        """Raises OSError where fork fails; whatever goes wrong later, the worker itself says."""
+        pid = os.fork()
+        if pid == 0:
+            birth.become_worker(order, enter)
+        self._worker_of[pid] = order.worker
+
+    def destroy_tagged(self, worker: int) -> None:
+        wanted: int = self._plan["first_tag"] + worker
+        self.say_destroyed(worker, tags.kill(lambda tag: tag == wanted, self.reap))
+
+    def reap(self) -> None:
+        for pid, status in reaping.reap_children():
+            worker = self._worker_of.pop(pid, None)
+            if worker is not None:
+                self._say({"op": "exited", "worker": worker, "status": status})
+
+    def say_failed(self, worker: int, text: str) -> None:
+        self._say({"op": "failed", "worker": worker, "text": text})
+
+    def say_destroyed(self, worker: int, survivors: int) -> None:
+        self._say({"op": "destroyed", "worker": worker, "survivors": survivors})
+
+    # Its own
+
+    def _say(self, message: Dict[str, Any]) -> None:
         try:
-            self._control.send(frames.encode_packet(message))
+            packets.send(self._control, message)
         except OSError:
             self._end()  # the host is gone
 
     def _receive(self) -> None:
-        message, fds = receive(self._control)
+        message, fds = packets.receive(self._control)
         if message is None:
             self._end()
         elif message["op"] == "spawn":
-            try:
-                self._spawn(message, fds)
-            finally:
-                for fd in fds:
-                    os.close(fd)
+            self._housing.spawn(birth.Order(message, self._plan, fds, self._control))
         elif message["op"] == "destroy":
-            self._destroy(message["worker"])
+            self._housing.destroy(message["worker"])
         elif message["op"] == "forget":
             self._forget(message["sandbox"])
-
-    def _spawn(self, message: Dict[str, Any], fds: List[int]) -> None:
-        worker: int = message["worker"]
-        work = os.path.join(self._plan["cell_dir"], message["sandbox"])
-        order = birth.Order(
-            worker, self._first_tag + worker, work, message["directory"], self._plan, fds, self._control
-        )
-        zygote = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._send({"op": "failed", "worker": worker, "text": "fork: %s" % error.strerror})
-            return
-        if pid == 0:
-            linux.die_with_parent(signal.SIGKILL)
-            if os.getppid() != zygote:  # it died before that was armed
-                os._exit(1)
-            birth.become_worker(order)
-        self._worker_of[pid] = worker
-
-    def _destroy(self, worker: int) -> None:
-        wanted = self._first_tag + worker
-        survivors = tags.kill(lambda tag: tag == wanted, self._reap)
-        self._send({"op": "destroyed", "worker": worker, "survivors": survivors})
 
     def _forget(self, sandbox: str) -> None:
         text = ""
         try:
-            trees.remove(os.path.join(self._plan["cell_dir"], sandbox))
+            self._housing.forget(sandbox)
         except OSError as error:
             text = str(error)
-        self._send({"op": "forgotten", "sandbox": sandbox, "text": text})
+        self._say({"op": "forgotten", "sandbox": sandbox, "text": text})
 
-    def _children_ended(self) -> None:
-        os.read(self._signals, 4096)
-        self._reap()
-
-    def _reap(self) -> None:
-        for pid, status in reap_children():
-            worker = self._worker_of.pop(pid, None)
-            if worker is not None:
-                self._send({"op": "exited", "worker": worker, "status": status})
+    def _children_ended(self, ended: int) -> None:
+        os.read(ended, 4096)
+        self.reap()
 
     def _end(self) -> NoReturn:
         """The host is gone or wants us gone: leave nothing."""
-        ours = range(self._first_tag, self._first_tag + frames.TAGS_PER_CELL)
-        tags.kill(lambda tag: tag in ours, reap_children)
-        if self._lock is not None:
-            trees.remove(self._plan["cell_dir"])
+        self._housing.end()
         os._exit(0)
 
 
-def receive(control: socket.socket) -> Tuple[Optional[Dict[str, Any]], List[int]]:
-    """The next message and its descriptors; None at the end of the connection."""
-    try:
-        packet, fds, _, _ = socket.recv_fds(
-            control, frames.MAX_PACKET_BYTES, frames.MAX_PACKET_FDS, socket.MSG_CMSG_CLOEXEC
-        )
-    except ConnectionResetError:
-        return None, []
-    return (frames.decode_packet(packet), fds) if packet else (None, fds)
-
-
-def wake_by_ended_children() -> int:
-    """A descriptor that becomes readable with each SIGCHLD."""
-    readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    return readable
-
-
-def reap_children() -> List[Tuple[int, int]]:
-    """Collect every dead child: pids and wait statuses."""
-    ended: List[Tuple[int, int]] = []
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return ended
-        if pid == 0:
-            return ended
-        ended.append((pid, status))
-
-
-def clear(state_dir: str) -> None:
-    """The entry of a passing process that only ends and removes what a killed zygote left."""
-    statedir.clear_stale(state_dir, frames.TAGS_PER_CELL, reap_children)
-
-
-def _claim_cell_dir(plan: Dict[str, Any]) -> Optional[int]:
-    if not plan["cell_dir"]:
-        return None
-    clear(os.path.dirname(plan["cell_dir"]))
-    return statedir.make_cell_dir(plan["cell_dir"], plan["first_tag"])
-
-
-def _refuse(control: socket.socket, text: str) -> NoReturn:
-    control.send(frames.encode_packet({"op": "failed", "worker": None, "text": text}))
-    os._exit(1)
+def _raise_open_files() -> None:
+    """Each room holds two descriptors here; workers get a limit of their own."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,64 @@
+"""Workers without namespaces: the zygote's side of the tiers that share the host's processes and files.
+
+A sandbox's files are a directory of the host's. What a worker started is found by its tag.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Dict, Optional
+
+from . import frames, linux, reaping, statedir, tags, trees
+
+if TYPE_CHECKING:
+    from .birth import Order
+    from .zygote import Zygote
+
+
+class Plain:
+    """Houses workers in directories below the cell's own."""
+
+    def __init__(self, zygote: "Zygote", plan: Dict[str, Any]) -> None:
+        self._zygote = zygote
+        self._cell_dir: str = plan["cell_dir"]
+        self._tags = range(plan["first_tag"], plan["first_tag"] + frames.TAGS_PER_CELL)
+        self._lock: Optional[int] = None
+
+    def open(self) -> None:
+        """Make ready, and clear what killed cells left. Raises OSError where the state directory cannot be used."""
+        clear(os.path.dirname(self._cell_dir))
+        self._lock = statedir.make_cell_dir(self._cell_dir, self._tags.start)
+
+    def spawn(self, order: "Order") -> None:
+        zygote = os.getpid()
+
+        def enter() -> None:
+            linux.die_with_parent(signal.SIGKILL)
+            if os.getppid() != zygote:  # it died before that was armed
+                os._exit(1)
+            order.enter(os.path.join(self._cell_dir, order.sandbox))
+
+        try:
+            self._zygote.fork_worker(order, enter)
+        except OSError as error:
+            self._zygote.say_failed(order.worker, "fork: %s" % error.strerror)
+        finally:
+            order.close()
+
+    def destroy(self, worker: int) -> None:
+        self._zygote.destroy_tagged(worker)
+
+    def forget(self, name: str) -> None:
+        """Remove a sandbox's files, whose workers are gone. Raises OSError."""
+        trees.remove(os.path.join(self._cell_dir, name))
+
+    def end(self) -> None:
+        """Leave nothing of the cell."""
+        tags.kill(lambda tag: tag in self._tags, reaping.reap_children)
+        trees.remove(self._cell_dir)
+
+
+def clear(state_dir: str) -> None:
+    """End and remove what cells left whose zygote was killed. Also the entry of a passing process for that alone."""
+    statedir.clear_stale(state_dir, frames.TAGS_PER_CELL, reaping.reap_children)

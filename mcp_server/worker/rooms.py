@@ -1,0 +1,208 @@
+"""Workers in rooms: the zygote's side of the tier with namespaces.
+
+A sandbox's files are a tmpfs of limited size, mounted once in the cell, and again at /work of each of its rooms when a
+worker moves in: rooms are built ahead, when nobody knows yet for whom.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Set
+
+from . import linux, nursery, packets, view
+
+if TYPE_CHECKING:
+    from .birth import Order
+    from .zygote import Zygote
+
+WORK = "/work"
+
+_FIRST_SANDBOX_UID = 1000
+_JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+
+
+class Room:
+    """`first` is the pidfd of its first process; while `control` is open the room stays."""
+
+    __slots__ = ("first", "control", "workers")
+
+    def __init__(self, first: int, control: int) -> None:
+        self.first = first
+        self.control = control
+        self.workers: Set[int] = set()
+
+    def kill(self) -> None:
+        """The kernel kills the rest of it, and `first` becomes readable when all of that is gone."""
+        signal.pidfd_send_signal(self.first, signal.SIGKILL)
+
+    def close(self) -> None:
+        os.close(self.first)
+        os.close(self.control)
+
+
+class Sandbox:
+    """`uid` is its user in the cell, `root` the directory that the cell keeps its mounts in."""
+
+    __slots__ = ("root", "uid")
+
+    def __init__(self, root: str, uid: int) -> None:
+        self.root = root
+        self.uid = uid
+
+    @property
+    def work(self) -> str:
+        return os.path.join(self.root, "work")
+
+
+class Rooms:
+    """Houses each worker in a room of its own, and ends it by ending the room."""
+
+    def __init__(self, zygote: "Zygote", plan: Dict[str, Any], nursery_socket: socket.socket) -> None:
+        self._zygote = zygote
+        self._plan = plan
+        self._nursery = nursery_socket
+        self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._requested = 0
+        self._spare: Deque[Room] = deque()
+        self._waiting: Deque["Order"] = deque()
+        self._room_of: Dict[int, Room] = {}
+        self._sandboxes: Dict[str, Sandbox] = {}
+        self._free_uids: List[int] = []
+
+    def open(self) -> None:
+        """Make ready, and have the first rooms built. Raises OSError."""
+        linux.mount("tmpfs", view.SANDBOXES_DIR, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=16m,mode=0700")
+        if self._plan["first_uid"]:
+            nursery.set_ceilings(("max_user_namespaces", "max_cgroup_namespaces", "max_time_namespaces"))
+        self._zygote.on_readable(self._nursery.fileno(), self._on_nursery)
+        self._replenish(self._plan["spare_rooms"])
+
+    def spawn(self, order: "Order") -> None:
+        self._waiting.append(order)
+        self._advance()
+
+    def destroy(self, worker: int) -> None:
+        waiting = [order for order in self._waiting if order.worker == worker]
+        for order in waiting:
+            self._waiting.remove(order)
+            order.close()
+        room = self._room_of.get(worker)
+        if room is None:
+            self._zygote.say_destroyed(worker, 0)
+        elif room.workers == {worker}:
+            room.kill()
+        else:
+            room.workers.discard(worker)
+            del self._room_of[worker]
+            self._zygote.destroy_tagged(worker)
+
+    def forget(self, name: str) -> None:
+        """Let go of a sandbox's files; its memory is free once the last of its rooms is gone."""
+        sandbox = self._sandboxes.pop(name, None)
+        if sandbox is not None:
+            linux.unmount(sandbox.work)
+            os.rmdir(sandbox.work)
+            os.rmdir(sandbox.root)
+            self._free_uids.append(sandbox.uid)
+
+    def end(self) -> None:
+        """Nothing to do: the zygote is the first process of the cell, and everything here ends with it."""
+
+    def _advance(self) -> None:
+        while self._waiting and self._spare:
+            order, room = self._waiting.popleft(), self._spare.popleft()
+            try:
+                self._house(order, room)
+            except OSError as error:
+                self._zygote.say_failed(order.worker, str(error))
+                room.kill()
+            finally:
+                order.close()
+        self._replenish(self._plan["spare_rooms"])
+
+    def _house(self, order: "Order", room: Room) -> None:
+        sandbox = self._sandbox(order.sandbox)
+        room.workers.add(order.worker)
+        self._room_of[order.worker] = room
+        linux.setns(room.first, linux.CLONE_NEWPID)
+        try:
+            self._zygote.fork_worker(order, lambda: self._move_in(order, room, sandbox))
+        finally:
+            linux.setns(self._home, linux.CLONE_NEWPID)
+
+    def _sandbox(self, name: str) -> Sandbox:
+        sandbox = self._sandboxes.get(name)
+        if sandbox is None:
+            number = len(self._sandboxes) + len(self._free_uids)
+            uid = self._free_uids.pop() if self._free_uids else _FIRST_SANDBOX_UID + number
+            sandbox = Sandbox(os.path.join(view.SANDBOXES_DIR, name), uid)
+            owner = uid if self._plan["first_uid"] else 0
+            os.mkdir(sandbox.root, 0o700)
+            os.mkdir(sandbox.work, 0o700)
+            options = "size=%d,nr_inodes=%d,mode=0700,uid=%d,gid=%d"
+            limits = (self._plan["disk_bytes"], self._plan["disk_inodes"], owner, owner)
+            linux.mount("tmpfs", sandbox.work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
+            self._sandboxes[name] = sandbox
+        return sandbox
+
+    def _move_in(self, order: "Order", room: Room, sandbox: Sandbox) -> None:
+        """The worker's steps into its room. The order counts: each gives up what the ones before it needed."""
+        work = linux.open_tree(sandbox.work)
+        kept = [(path, linux.open_tree(path)) for path in view.mounts_beneath([WORK])]
+        linux.setns(room.first, _JOINED)
+        linux.move_mount(work, WORK)
+        for path, tree in kept:
+            view.attach(tree, path)
+        uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
+        _write_users(uid)
+        if self._plan["first_uid"]:
+            os.setgroups([])
+            linux.drop_bounding_set()
+        else:
+            linux.setns(room.first, linux.CLONE_NEWUSER)
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        order.enter(WORK)
+
+    def _replenish(self, spare: int) -> None:
+        while len(self._spare) + self._requested < spare + len(self._waiting):
+            packets.send(self._nursery, {"op": "build"})
+            self._requested += 1
+
+    def _on_nursery(self) -> None:
+        message, fds = packets.receive(self._nursery)
+        if message is None:
+            raise OSError(0, "the process that builds rooms died")
+        self._requested -= 1
+        if message["op"] == "built":
+            room = Room(*fds)
+            self._zygote.on_readable(room.first, lambda: self._on_room_ended(room))
+            self._spare.append(room)
+            self._advance()
+        elif self._waiting:
+            order = self._waiting.popleft()
+            self._zygote.say_failed(order.worker, "its room could not be built: %s" % message["text"])
+            order.close()
+            self._replenish(spare=0)  # spares again once one has been built
+
+    def _on_room_ended(self, room: Room) -> None:
+        self._zygote.ignore(room.first)
+        room.close()
+        if room in self._spare:
+            self._spare.remove(room)
+        self._zygote.reap()
+        for worker in room.workers:
+            del self._room_of[worker]
+            self._zygote.say_destroyed(worker, 0)
+
+
+def _write_users(uid: int) -> None:
+    for path, text in (
+        ("/run/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:%d:%d::/work:/bin/sh\n" % (uid, uid)),
+        ("/run/group", "root:x:0:\nuser:x:%d:\n" % uid),
+    ):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
