@@ -1,0 +1,102 @@
+"""What the code displayed: text for the model to read, images for it to see, and the names of what it cannot see."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcp_server.model import DisplayChunk, Representation
+from mcp_server.shaping.failure import shape_text
+from mcp_server.shaping.lines import Row
+from mcp_server.shaping.marks import counted, note, one_line
+from mcp_server.shaping.window import ShapedText
+
+MAX_IMAGES = 10
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+"""Of all images of one report together."""
+
+_SEEN = {"image/png": "PNG", "image/jpeg": "JPEG"}
+"""The formats that every model with eyes takes."""
+
+_READ = ("text/plain", "text/markdown", "text/latex")
+_PLACEHOLDER = re.compile(r"\s*<[^\n]*>\s*\Z")
+"""A default repr says nothing that a richer form does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownValues:
+    """`displayed` and `result` are what each section reads; `images` are numbered from 1 in this order."""
+
+    displayed: ShapedText
+    result: ShapedText
+    images: tuple[Representation, ...]
+
+
+class _Images:
+    """Takes images as long as the caps allow."""
+
+    def __init__(self) -> None:
+        self.taken: list[Representation] = []
+        self._bytes = 0
+
+    def take(self, image: Representation) -> str:
+        """The line that stands for the image in the text."""
+        about = f"{one_line(image.alt, 100) or 'image'} · {_SEEN[image.mime]}, {size(len(image.data))}"
+        if image.original_bytes:
+            about += f", scaled down from {size(image.original_bytes)}"
+        if len(self.taken) >= MAX_IMAGES:
+            return f"image left out, {MAX_IMAGES} are shown at most: {about}"
+        if self._bytes + len(image.data) > MAX_IMAGE_BYTES:
+            return f"image left out, {size(MAX_IMAGE_BYTES)} are shown at most: {about}"
+        self._bytes += len(image.data)
+        self.taken.append(image)
+        return f"image {len(self.taken)}: {about}"
+
+
+def show_values(displays: Sequence[DisplayChunk], window_chars: int) -> ShownValues:
+    """Every display in order, the result's apart."""
+    images = _Images()
+    displayed: list[Row] = []
+    result: list[Row] = []
+    for display in displays:
+        rows = result if display.is_result else displayed
+        rows.extend(_rows(display, images, window_chars))
+    return ShownValues(ShapedText(tuple(displayed)), ShapedText(tuple(result)), tuple(images.taken))
+
+
+def size(count: int) -> str:
+    """Bytes for a reader: ``812 bytes``, ``45 KB``, ``1.3 MB``."""
+    if count < 1000:
+        return counted(count, "byte")
+    return f"{count / 1000:,.0f} KB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"
+
+
+def _rows(display: DisplayChunk, images: _Images, window_chars: int) -> list[Row]:
+    forms = {form.mime: form for form in reversed(display.representations)}
+    image = next((forms[mime] for mime in _SEEN if mime in forms), None)
+    text = _text_to_read(forms, has_image=image is not None)
+    rows: list[Row] = []
+    if text is not None:
+        rows.extend(shape_text(text.data.decode("utf-8", "replace"), window_chars).rows)
+        if text.original_bytes:
+            rows.append(_statement(f"of this value's text, {size(len(text.data))} of {size(text.original_bytes)}"))
+    if image is not None:
+        rows.append(_statement(images.take(image)))
+    others = [form for mime, form in forms.items() if mime not in _READ and form is not image]
+    if others:
+        named = ", ".join(f"{one_line(form.mime, 60)} ({size(len(form.data))})" for form in reversed(others))
+        rows.append(_statement(f"not shown: {named}"))
+    return rows
+
+
+def _text_to_read(forms: dict[str, Representation], *, has_image: bool) -> Representation | None:
+    plain = forms.get("text/plain")
+    if plain is not None and not _PLACEHOLDER.match(plain.data[:1000].decode("utf-8", "replace")):
+        return plain
+    richer = forms.get("text/markdown") or forms.get("text/latex")
+    return richer or (None if has_image else plain)
+
+
+def _statement(text: str) -> Row:
+    return Row(note(text), 1, len(text) + 1)
