@@ -30,6 +30,7 @@ class Channel:
         self._interrupts = interrupts
         self._lock = threading.Lock()
         self._is_open = False
+        self._delayed = b""
 
     def receive(self) -> Frame | None:
         """The next frame, or None at the end of the stream. Raises FrameError for bytes that are no frame."""
@@ -52,17 +53,24 @@ class Channel:
         """Send an event of the run, from any thread, whole whatever signals arrive. False where no run is on."""
         with self._interrupts.shield(), self._lock:
             if self._is_open:
+                data, self._delayed = self._delayed + data, b""
                 self._send(data)
             return self._is_open
+
+    def show_with_next(self, data: bytes) -> None:
+        """As `show`, for the run's own thread at its end: the frame leaves together with the one after it."""
+        self._delayed += data
 
     def end(self, data: bytes) -> None:
         """Send the frame that ends the run; nothing follows it."""
         with self._lock:
             self._is_open = False
+            data, self._delayed = self._delayed + data, b""
             self._send(data)
 
     def abandon(self) -> None:
         """In a forked child: the socket belongs to the parent, whose death its peer must see."""
         self._is_open = False
+        self._delayed = b""
         self._lock = threading.Lock()
         self._socket.close()

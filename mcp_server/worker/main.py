@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from . import frames
+from . import frames, rebirth
 from .channel import Channel
 from .interrupts import Interrupts
 from .runner import Context
@@ -18,22 +18,23 @@ from .streams import Streams
 _exit_process = os._exit
 
 
-def serve(control: socket.socket) -> NoReturn:
+def serve(control: socket.socket, *, reseed: bool = True) -> NoReturn:
     """Be the worker of one context until the host closes the socket; then the process ends at once.
 
     Expects descriptor 0 to be /dev/null, 1 and 2 pipes that the host reads, and `control` a connected stream socket;
-    to be called in the main thread of a process that has no other. Exit codes: 0 at the end of the stream or after
+    to be called in the main thread of a process that has no other. With `reseed` false the random generators go on as
+    the zygote left them, so that contexts are alike. Exit codes: 0 at the end of the stream or after
     REFUSED, 76 where the host sends what is no frame or not the one that is due.
     """
     try:
-        _serve(control)
+        _serve(control, reseed)
     except frames.FrameError:
         _exit_process(os.EX_PROTOCOL)
     except OSError:  # the host is gone
         _exit_process(0)
 
 
-def _serve(control: socket.socket) -> NoReturn:
+def _serve(control: socket.socket, reseed: bool) -> NoReturn:
     interrupts = Interrupts()
     interrupts.take_over()
     channel = Channel(control, interrupts)
@@ -46,7 +47,10 @@ def _serve(control: socket.socket) -> NoReturn:
     if refusal:
         channel.answer(frames.encode(frames.Frame(frames.REFUSED, {"message": refusal})))
         _exit_process(0)
-    context = Context(channel, Streams(), interrupts)
+    rebirth.renew_multiprocessing()
+    if reseed:
+        rebirth.reseed()
+    context = Context(channel, Streams(), interrupts, rebirth.BlasThreads(first.header["envs"]))
     os.register_at_fork(after_in_child=channel.abandon)
     os.register_at_fork(after_in_child=interrupts.arm_child)
     faulthandler.enable(file=2, all_threads=False)
@@ -73,6 +77,7 @@ def _enter(header: dict[str, Any]) -> str:
         return "The directory %s may not be entered." % cwd
     except (OSError, ValueError) as error:
         return "The directory %r cannot be entered: %s." % (cwd, error)
+    os.environ.setdefault("MPLBACKEND", "Agg")
     try:
         os.environ.update(header["envs"])
     except ValueError as error:

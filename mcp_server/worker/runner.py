@@ -10,10 +10,12 @@ import time
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from . import commands, display, frames, tracebacks
+from . import commands, frames, tracebacks
 from .cells import Compiler
 from .channel import Channel
+from .display import Display
 from .interrupts import Interrupts
+from .rebirth import BlasThreads
 from .sources import SourceStore
 from .streams import Streams
 
@@ -51,10 +53,12 @@ class Ending(NamedTuple):
 class Context:
     """The globals of one context and everything that a run needs. Lives in the main thread."""
 
-    def __init__(self, channel: Channel, streams: Streams, interrupts: Interrupts) -> None:
+    def __init__(self, channel: Channel, streams: Streams, interrupts: Interrupts, blas: BlasThreads) -> None:
         self._channel = channel
         self._streams = streams
         self._interrupts = interrupts
+        self._blas = blas
+        self._display = Display(channel)
         self._compiler = Compiler(SourceStore())
         self._variables = contextvars.copy_context()
         self._awaiter: Any = None
@@ -76,6 +80,7 @@ class Context:
         ending = Ending()
         self._streams.begin()
         self._channel.begin()
+        self._display.begin()
         try:
             try:
                 self._interrupts.begin()
@@ -83,6 +88,8 @@ class Context:
                     self._execute(request)
                 except BaseException as error:
                     ending = self._ending_of(error)
+                if _process_id() == self._owner:
+                    self._display.finish()
             finally:
                 if _get_recursion_limit() < _LEAST_RECURSION:
                     _set_recursion_limit(_LEAST_RECURSION)
@@ -112,6 +119,7 @@ class Context:
 
     def _execute_cell(self, source: str, number: int) -> None:
         cell = self._compiler.compile(source, "<cell %d>" % number)
+        self._blas.before(source)
         if self._trace is not None:
             _set_trace(self._trace)
         self._globals.pop("__warningregistry__", None)  # else a warning is shown once per line number of all cells
@@ -122,7 +130,7 @@ class Context:
             if value is not None:
                 builtins._ = value  # type: ignore[attr-defined]
                 if cell.shown:
-                    self._channel.show(display.encode(value, is_result=True))
+                    self._display.show_result(value)
 
     def _run(self, code: CodeType) -> Any:
         if code.co_flags & _COROUTINE:

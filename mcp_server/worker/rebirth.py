@@ -1,0 +1,77 @@
+"""What a fork copies and each context must have of its own: random states, secrets, a start directory, threads.
+
+Only what the zygote had loaded is touched; what is loaded later is fresh by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_AUTHKEY_BYTES = 32
+"""As `multiprocessing` makes its own."""
+
+_OPENBLAS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
+_OPENBLAS_VARIABLE = "OPENBLAS_NUM_THREADS"
+
+
+def reseed() -> None:
+    """Give the global random generators new seeds, so that no two contexts draw the same numbers."""
+    for module in ("random", "numpy.random"):
+        loaded: Any = sys.modules.get(module)
+        if loaded is not None:
+            loaded.seed()
+
+
+def renew_multiprocessing() -> None:
+    """Let children start where this process is, with a key that other contexts do not know.
+
+    From Python 3.14 on, children are made by a server that does not know the functions of a cell: here they are
+    forked, as before.
+    """
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.ORIGINAL_DIR = os.getcwd()
+        process.current_process().authkey = os.urandom(_AUTHKEY_BYTES)
+    if sys.version_info >= (3, 14):
+        context = importlib.import_module("multiprocessing.context")
+        context._default_context._default_context = context._concrete_contexts["fork"]  # noqa: SLF001
+
+
+class BlasThreads:
+    """Gives OpenBLAS the threads back that the zygote, which must have one only, was loaded without.
+
+    OpenBLAS starts its threads when it is told their number, and they spin for a while: so it is told when numpy is
+    first named in a cell, not in every context.
+    """
+
+    def __init__(self, envs: Mapping[str, str]) -> None:
+        wanted = envs.get(_OPENBLAS_VARIABLE, "")
+        self._count = int(wanted) if wanted.isdecimal() else len(os.sched_getaffinity(0))
+        self._is_due = "numpy" in sys.modules and self._count > 1
+
+    def before(self, source: str) -> None:
+        """Look at a cell that is about to run."""
+        if self._is_due and "numpy" in source:
+            self._is_due = False
+            setter = _openblas_setter()
+            if setter is not None:
+                setter(self._count)
+
+
+def _openblas_setter() -> Any:
+    """The function of the library that numpy was built with; None where it is another library."""
+    ctypes: Any = sys.modules.get("ctypes")
+    if ctypes is None:
+        return None
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        paths = {line[line.index("/") :].rstrip("\n") for line in maps if "openblas" in line and "/" in line}
+    for path in sorted(paths):
+        library = ctypes.CDLL(path)
+        for name in _OPENBLAS:
+            if hasattr(library, name):
+                return getattr(library, name)
+    return None
