@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -22,6 +22,7 @@ from mcp_server.model import (
     RunRequest,
     Sink,
     Status,
+    Stream,
 )
 from mcp_server.service.limits import MAX_DUE_REPORTS, MAX_QUEUED_RUNS, ServiceLimits
 from mcp_server.service.run import Run
@@ -30,28 +31,55 @@ from mcp_server.shaping.stream import ShapedText, StreamShaper
 LATE_WINDOW_CHARS = 2_000
 """How much of what background threads print between runs is kept to be shown."""
 
+LATE_RAW_BYTES = 16 * 1024
+"""How much of it is kept as it came, for a run whose chunks are streamed."""
+
 _log = structlog.get_logger(__name__)
 
 
 class LateOutput:
-    """Shapes what a context prints while no run is on, until the next report shows it."""
+    """Keeps what a context prints while no run is on, until the next run tells it; or a `listener` takes it at once."""
 
     def __init__(self) -> None:
+        self.listener: Sink | None = None
         self._shaper: StreamShaper | None = None
+        self._raw = bytearray()
+        self._beyond_bytes = 0
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, chunk: Chunk) -> Awaitable[None] | None:
+        if self.listener is not None:
+            return self.listener(chunk)
         if isinstance(chunk, OutputChunk):
             if self._shaper is None:
                 self._shaper = StreamShaper(LATE_WINDOW_CHARS)
             self._shaper.feed(chunk.data)
+            room = LATE_RAW_BYTES - len(self._raw)
+            self._raw += chunk.data[:room]
+            self._beyond_bytes += max(0, len(chunk.data) - room)
+        return None
 
     def cut(self) -> ShapedText | None:
         """What has come since the last cut; None where nothing has."""
         if self._shaper is None:
             return None
         text = self._shaper.finish()
-        self._shaper = None
+        self._forget()
         return text
+
+    def cut_raw(self) -> OutputChunk | None:
+        """The same as it came, both streams in one, with a line for what was too much to keep."""
+        if not self._raw:
+            return None
+        data = bytes(self._raw)
+        if self._beyond_bytes:
+            data += b"\n[%d bytes printed between runs were left out]\n" % self._beyond_bytes
+        self._forget()
+        return OutputChunk(Stream.STDOUT, data)
+
+    def _forget(self) -> None:
+        self._shaper = None
+        self._raw.clear()
+        self._beyond_bytes = 0
 
 
 class LiveContext:
@@ -95,7 +123,8 @@ class LiveContext:
             )
         self._runs += 1
         window = call.max_output_chars or self._limits.max_output_chars
-        run = Run(self._runs, self.info.context_id, call, window, raw)
+        timeout_s = self._limits.default_timeout_s if call.timeout_s is None else call.timeout_s
+        run = Run(self._runs, self.info.context_id, call, timeout_s, window, raw)
         self._queue.append(run)
         if raw is None:
             self._make_due(run)
@@ -142,9 +171,13 @@ class LiveContext:
             self._dropped = 0
         return notices
 
-    async def interrupt(self) -> None:
-        """Stop what is running. What is queued stays."""
-        await self._engine.interrupt(self.info.context_id, Status.INTERRUPTED)
+    async def interrupt(self) -> bool:
+        """Stop what is running; False where nothing is. What is queued stays."""
+        return await self._engine.interrupt(self.info.context_id, Status.INTERRUPTED)
+
+    def listen(self, sink: Sink | None) -> None:
+        """Have what is printed between runs go to `sink` at once; None keeps it for the next run again."""
+        self._late.listener = sink
 
     def abandon(self, run: Run) -> None:
         """The call of a run was cancelled and no other waits: take it from the queue, or interrupt it."""
@@ -193,10 +226,12 @@ class LiveContext:
             self._on_idle(self)
 
     async def _carry_out(self, run: Run) -> None:
-        timeout_s = self._limits.default_timeout_s if run.call.timeout_s is None else run.call.timeout_s
-        request = RunRequest(run.number, run.call.code, timeout_s, run.call.envs)
+        request = RunRequest(run.number, run.call.code, run.timeout_s, run.call.envs)
+        late = self._late.cut_raw() if run.streamed else None
         run.begin(self._late.cut())
         try:
+            if late is not None and (wait := run.take(late)) is not None:
+                await wait
             outcome = await self._engine.execute(self.info.context_id, request, run.take)
         except CodeInterpreterError as error:
             _log.warning("run.failed", context_id=self.info.context_id, run=run.number, error=type(error).__name__)

@@ -14,7 +14,7 @@ MAX_ENVS_BYTES = 1024 * 1024
 MAX_CWD_CHARS = 4096
 """PATH_MAX of Linux."""
 
-MIN_OUTPUT_CHARS = 500
+MIN_OUTPUT_CHARS = 1_000
 """Below this the first line, an error's type and message and the gap lines no longer fit."""
 
 MAX_OUTPUT_CHARS = 5_000_000

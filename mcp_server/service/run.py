@@ -23,18 +23,53 @@ from mcp_server.model import (
 from mcp_server.shaping.report import RunRecord, compose
 from mcp_server.shaping.stream import ShapedText, StreamShaper
 
+MAX_DISPLAYS = 100
+MAX_DISPLAY_BYTES = 32 * 1024 * 1024
+"""Per report. The worker holds back well before; code that forges frames is held back here."""
+
+
+class DisplayShelf:
+    """The values that a run has shown since its last report: the first ones, and always the result."""
+
+    def __init__(self) -> None:
+        self.kept: list[DisplayChunk] = []
+        self._bytes = 0
+        self._dropped = 0
+
+    def put(self, chunk: DisplayChunk) -> None:
+        size = sum(len(form.data) for form in chunk.representations)
+        if len(self.kept) >= MAX_DISPLAYS + chunk.is_result or self._bytes + size > MAX_DISPLAY_BYTES:
+            self._dropped += 1
+            return
+        self._bytes += size
+        self.kept.append(chunk)
+
+    def notices(self) -> list[str]:
+        if not self._dropped:
+            return []
+        return [f"{self._dropped} displayed values were left out: a report takes {MAX_DISPLAYS}"]
+
 
 class Run:
     """What one code does and what is known of it. Feeds its shapers as chunks come; keeps nothing else of the output.
 
-    `waiters` counts the calls that wait for it now. It is *due* until a report of its end has been given. With `raw`, its
-    chunks go there unshaped, and there is no report.
+    `waiters` counts the calls that wait for it now. It is *due* until a report of its end has been given. With `raw`,
+    its chunks go there unshaped, and there is no report.
     """
 
-    def __init__(self, number: int, context_id: str, call: RunCall, window_chars: int, raw: Sink | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        context_id: str,
+        call: RunCall,
+        timeout_s: float,
+        window_chars: int,
+        raw: Sink | None = None,
+    ) -> None:
         self.number = number
         self.context_id = context_id
         self.call = call
+        self.timeout_s = timeout_s
         self.status = Status.QUEUED
         self.done = asyncio.Event()
         self.waiters = 0
@@ -45,13 +80,17 @@ class Run:
         self._began_s = 0.0
         self._stdout = StreamShaper(window_chars)
         self._stderr = StreamShaper(window_chars)
-        self._displays: list[DisplayChunk] = []
+        self._displays = DisplayShelf()
         self._last_stream = self._stdout
         self.outcome: Outcome | None = None
         self._raw = raw
         self._final: RunRecord | None = None
-        self._yielded = False
+        self._reported_before = False
         self._late: ShapedText | None = None
+
+    @property
+    def streamed(self) -> bool:
+        return self._raw is not None
 
     # -- what happens to it ---------------------------------------------------------------------------------------
 
@@ -71,7 +110,7 @@ class Run:
             self._last_stream = self._stdout if chunk.stream is Stream.STDOUT else self._stderr
             self._last_stream.feed(chunk.data)
         else:
-            self._displays.append(chunk)
+            self._displays.put(chunk)
         self._changed()
         return None
 
@@ -103,20 +142,48 @@ class Run:
         return Progress(self.status, self.elapsed_s, self._last_stream.last_line())
 
     def report(self, budget_chars: int, queued_behind: int, notices: Sequence[str]) -> Report:
-        """The report as of now: of the whole run where it has ended, else of what is new since the last one.
+        """The report as of now: of its end where it has ended, else of what is new since the report before.
 
         Raises what kept the run from being carried out.
         """
         if self.failure is not None:
             raise self.failure
-        if self.outcome is None:
-            record = self._record(self._stdout.cut(), self._stderr.cut(), queued_behind, notices)
-            self._yielded = True
+        if self._final is not None:
+            return compose(self._final, budget_chars)
+        ended = self.outcome is not None
+        stdout = self._stdout.finish() if ended else self._stdout.cut()
+        stderr = self._stderr.finish() if ended else self._stderr.cut()
+        record = self._record(stdout, stderr, queued_behind, notices)
+        self._reported_before = self.status is not Status.QUEUED
+        self._late = None
+        if ended:
+            self._final = record
         else:
-            if self._final is None:
-                self._final = self._record(self._stdout.finish(), self._stderr.finish(), 0, notices)
-            record = self._final
+            self._displays = DisplayShelf()
         return compose(record, budget_chars)
+
+    def _record(self, stdout: ShapedText, stderr: ShapedText, queued_behind: int, notices: Sequence[str]) -> RunRecord:
+        outcome = self.outcome or Outcome(self.status)
+        return RunRecord(
+            status=self.status,
+            context_id=self.context_id,
+            run=self.number,
+            elapsed_s=self.elapsed_s,
+            state=outcome.state,
+            limit_s=self.timeout_s,
+            error=outcome.error,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            detail=outcome.detail,
+            lost_before=outcome.lost_before,
+            displays=self._displays.kept,
+            stdout=stdout,
+            stderr=stderr,
+            late=self._late,
+            notices=[*notices, *self._displays.notices()],
+            continued=self._reported_before,
+            queued_behind=queued_behind,
+        )
 
     def ended(self) -> Outcome:
         """How it ended. Raises what kept it from being carried out."""

@@ -44,10 +44,16 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Sandbox:
-    """What one conversation owns; a context outside of any conversation has one to itself."""
+    """What one conversation owns; a context outside of any conversation has one to itself.
+
+    ``kept``: it was opened, and stays, with its files, until it is closed. ``envs`` are of every context made in it.
+    """
 
     sandbox_id: str
     conversation: Conversation
+    kept: bool = False
+    closed: bool = False
+    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
     contexts: dict[str, LiveContext] = field(default_factory=dict)
     default: LiveContext | None = None
     creating: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -151,6 +157,31 @@ class Service:
             )
         await asyncio.shield(self._errand(self._remove(context)))
 
+    # -- conversations with a life of their own -------------------------------------------------------------------
+
+    def open_conversation(self, conversation: Conversation, envs: Mapping[str, str] = NO_ENVS) -> None:
+        """Keep the sandbox of a conversation, with its files, until `close_conversation`.
+
+        `envs` are given to every context made in it from now on. Raises InvalidArgument.
+        """
+        check_envs(envs)
+        sandbox = self._sandbox(conversation)
+        sandbox.kept, sandbox.envs = True, dict(envs)
+
+    async def close_conversation(self, conversation: Conversation) -> None:
+        """End all contexts of a conversation, the default one as well, and remove its files. Unknown ones pass."""
+        sandbox = self._conversations.get(conversation)
+        if sandbox is not None:
+            await asyncio.shield(self._errand(self._close_sandbox(sandbox)))
+
+    async def interrupt(self, conversation: Conversation, context_id: str) -> bool:
+        """Stop what runs in a context, as `RunCall.interrupt` does; False where nothing runs. Raises UnknownContext."""
+        return await self._find(conversation, context_id).interrupt()
+
+    def listen(self, conversation: Conversation, context_id: str, sink: Sink | None) -> None:
+        """Have what a context prints between its runs go to `sink` at once; None keeps it for the next run again."""
+        self._find(conversation, context_id).listen(sink)
+
     # -- which context --------------------------------------------------------------------------------------------
 
     async def _context_for(self, call: RunCall, empty: bool) -> tuple[LiveContext, list[str]]:
@@ -190,7 +221,11 @@ class Service:
     ) -> LiveContext:
         """Make a context in a task of its own, so that a cancelled call leaves nothing half made."""
         check_room_for_context(self._limits, len(sandbox.contexts) + sandbox.coming, len(self._contexts) + self._coming)
-        task = self._errand(self._create_now(sandbox, ContextSpec(sandbox.sandbox_id, cwd, dict(envs)), default))
+        sandbox.coming += 1
+        self._coming += 1
+        task = self._errand(
+            self._create_now(sandbox, ContextSpec(sandbox.sandbox_id, cwd, {**sandbox.envs, **envs}), default)
+        )
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -200,8 +235,6 @@ class Service:
 
     async def _create_now(self, sandbox: _Sandbox, spec: ContextSpec, default: bool) -> LiveContext:
         late = LateOutput()
-        sandbox.coming += 1
-        self._coming += 1
         try:
             info = await self._engine.create(spec, late.take)
         except BaseException:
@@ -215,6 +248,9 @@ class Service:
         self._contexts[info.context_id] = context
         self._sandbox_of[info.context_id] = sandbox
         sandbox.contexts[info.context_id] = context
+        if sandbox.closed:
+            await self._remove(context)
+            raise UnknownContext(info.context_id)
         if default:
             sandbox.default = context
         self._touch(context)
@@ -296,9 +332,17 @@ class Service:
         _log.info("context.deleted", context_id=context_id, contexts=len(self._contexts))
         await self._drop_if_empty(sandbox)
 
+    async def _close_sandbox(self, sandbox: _Sandbox) -> None:
+        sandbox.closed = True
+        self._conversations.pop(sandbox.conversation, None)
+        for context in list(sandbox.contexts.values()):
+            await self._remove(context)
+        sandbox.kept = False
+        await self._drop_if_empty(sandbox)
+
     async def _drop_if_empty(self, sandbox: _Sandbox) -> None:
-        """A sandbox goes, with its files, when its last context has gone and none is coming."""
-        if sandbox.contexts or sandbox.coming:
+        """A sandbox goes, with its files, when its last context has gone, none is coming, and none is to be kept."""
+        if sandbox.kept or sandbox.contexts or sandbox.coming:
             return
         if self._conversations.get(sandbox.conversation) is sandbox:
             del self._conversations[sandbox.conversation]
