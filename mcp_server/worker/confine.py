@@ -11,7 +11,9 @@ it counts address space that is never touched, and so breaks numpy, threads and 
 shares the host's mount namespace. `seccomp` names a program in `seccomp/`; both programs refuse to change the tag of
 `tags`, which is put on before. Keys that are not named here are left alone.
 
-What no plan can leave out: no new privileges, no capabilities, no core dumps, no real-time priority, not dumpable.
+What no plan can leave out: no new privileges, no capabilities, no core dumps, no real-time priority. The process is made
+not dumpable, so that no other of its uid looks into it; but under Landlock, which keeps every other context from that
+by itself: there the server has the same uid and must still be able to measure memory.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ def seal(plan: Dict[str, Any]) -> None:
         ("no_new_privs", linux.set_no_new_privileges),
         ("landlock", lambda: restrict_files(plan["landlock"])),
         ("capabilities", drop_capabilities),
-        ("dumpable", lambda: linux.set_dumpable(False)),
+        ("dumpable", lambda: linux.set_dumpable(plan["landlock"] is not None)),
         ("seccomp", lambda: filter_system_calls(plan["seccomp"])),
     )
     for layer, put_on in layers:
