@@ -11,9 +11,9 @@ it counts address space that is never touched, and so breaks numpy, threads and 
 shares the host's mount namespace. `seccomp` names a program in `seccomp/`; both programs refuse to change the tag of
 `tags`, which is put on before. Keys that are not named here are left alone.
 
-What no plan can leave out: no new privileges, no capabilities, no core dumps, no real-time priority. The process is made
-not dumpable, so that no other of its uid looks into it; but under Landlock, which keeps every other context from that
-by itself: there the server has the same uid and must still be able to measure memory.
+What no plan can leave out: no new privileges, no capabilities, no core dumps, no real-time priority. The process is
+made not dumpable, so that no other of its uid looks into it; but under Landlock, which keeps every other context from
+that by itself: there the server has the same uid and must still be able to measure memory.
 """
 
 from __future__ import annotations
