@@ -6,13 +6,16 @@ All methods belong to one event loop. Nothing polls: the loop watches the zygote
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import secrets
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -20,12 +23,16 @@ import structlog
 from mcp_server.errors import EngineUnavailable, SetupFailed
 from mcp_server.sandbox import launch
 from mcp_server.sandbox.channel import Channel
+from mcp_server.sandbox.files import make_directory
 from mcp_server.sandbox.launch import Interpreter
 from mcp_server.sandbox.policy import FIRST_CELL_UID, CellPlan, Tier, worker_plan
+from mcp_server.sandbox.worker_ends import WorkerEnds, pid_of
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
 """For a zygote that was told to end; then it is killed. It may have thousands of processes to end first."""
+
+OUTPUTS_INSIDE = "/outputs"  # worker.rooms.OUTPUTS
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +50,8 @@ class WorkerExit:
 class Spawned:
     """A new worker. Socket and descriptors are non-blocking and belong to the caller, who closes them.
 
-    ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever.
+    ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever. ``tag`` is
+    worn by all that the worker will ever start (`processes`).
     """
 
     worker_id: int
@@ -52,6 +60,7 @@ class Spawned:
     stderr_fd: int
     pidfd: int
     pid: int
+    tag: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +85,6 @@ class _Worker:
     gone: asyncio.Future[None] | None = None
 
 
-@dataclass(slots=True)
-class _Ends:
-    """The descriptors made for a worker: our ends and its ends."""
-
-    control: socket.socket
-    stdout_fd: int
-    stderr_fd: int
-    theirs: tuple[int, ...] = field(default=())
-
-    @classmethod
-    def make(cls) -> _Ends:
-        control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        control.setblocking(False)
-        stdout_fd, stdout_inner = os.pipe()
-        stderr_fd, stderr_inner = os.pipe()
-        os.set_blocking(stdout_fd, False)
-        os.set_blocking(stderr_fd, False)
-        return cls(control, stdout_fd, stderr_fd, (inner.detach(), stdout_inner, stderr_inner))
-
-    def close_theirs(self) -> None:
-        for fd in self.theirs:
-            os.close(fd)
-        self.theirs = ()
-
-    def close_ours(self) -> None:
-        self.control.close()
-        os.close(self.stdout_fd)
-        os.close(self.stderr_fd)
-
-
 class Cell:
     """One cell. Start it once; a cell that was lost or closed is replaced by another.
 
@@ -126,7 +105,8 @@ class Cell:
         self._workers: dict[int, _Worker] = {}
         self._sandbox_numbers = itertools.count(1)
         self._sandbox_names: dict[str, str] = {}
-        self._forgetting: dict[str, asyncio.Future[str]] = {}
+        self._asked: dict[tuple[str, str], asyncio.Future[tuple[str, list[int]]]] = {}
+        self._outputs_fd: int | None = None
         self._channel: Channel | None = None
         self._zygote: Interpreter | None = None
         self._ready: asyncio.Future[Warmth] = self._loop.create_future()
@@ -183,23 +163,56 @@ class Cell:
         channel = self._running_channel()
         worker_id = next(self._worker_ids)
         try:
-            ends = _Ends.make()
+            ends = WorkerEnds.make()
         except OSError as error:
             raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
         worker = _Worker(sandbox, on_exit, self._loop.create_future())
         self._workers[worker_id] = worker
+        if directory and self._outputs_fd is not None:
+            os.close(self.open_outputs(sandbox, directory))
         order = {"op": "spawn", "worker": worker_id, "sandbox": self._sandbox_name(sandbox), "directory": directory}
         try:
             channel.send(order, ends.theirs)
             pidfd = await asyncio.shield(worker.born)
-            pid = _pid_of(pidfd)
+            pid = pid_of(pidfd)
         except BaseException:
             ends.close_ours()
             self._abandon(worker_id, worker)
             raise
         finally:
             ends.close_theirs()
-        return Spawned(worker_id, ends.control, ends.stdout_fd, ends.stderr_fd, pidfd, pid)
+        return Spawned(worker_id, ends.control, ends.stdout_fd, ends.stderr_fd, pidfd, pid, self._first_tag + worker_id)
+
+    @property
+    def stores_outputs(self) -> bool:
+        """Whether the outputs of runs can be put where the code itself can read them."""
+        return self._outputs_fd is not None
+
+    def open_outputs(self, sandbox: str, directory: str) -> int:
+        """The directory for the outputs of the context that was spawned into `directory`; the caller closes it.
+
+        Raises OSError.
+        """
+        if self._outputs_fd is None:
+            raise OSError(errno.ENOTSUP, "this cell cannot store outputs")
+        sandbox_fd = make_directory(self._outputs_fd, self._sandbox_name(sandbox))
+        try:
+            return make_directory(sandbox_fd, directory)
+        finally:
+            os.close(sandbox_fd)
+
+    def outputs_dir(self, sandbox: str, directory: str) -> str:
+        """What the code calls that directory, which it may read."""
+        if self._has_rooms:
+            return OUTPUTS_INSIDE
+        return os.path.join(self._cell_dir, "outputs", self._sandbox_name(sandbox), directory)
+
+    async def open_work(self, sandbox: str) -> int:
+        """The sandbox's directory, as a descriptor for `files`; the caller closes it. Raises EngineUnavailable."""
+        text, fds = await self._ask("reach", self._sandbox_name(sandbox))
+        if text:
+            raise EngineUnavailable(f"The sandbox's files cannot be reached: {text}.")
+        return fds[0]
 
     async def destroy(self, worker_id: int) -> None:
         """End everything that the worker started, however it hides; returns when that is gone. Unknown ids pass."""
@@ -212,11 +225,12 @@ class Cell:
         inside = [worker_id for worker_id, worker in self._workers.items() if worker.sandbox == sandbox]
         await asyncio.gather(*(self.destroy(worker_id) for worker_id in inside))
         name = self._sandbox_names.pop(sandbox, None)
-        if name is None or self._channel is None or self._closing:
+        if name is None or self._closing:
             return
-        answer = self._forgetting[name] = self._loop.create_future()
-        self._channel.send({"op": "forget", "sandbox": name})
-        text = await answer
+        if self._has_rooms and self._outputs_fd is not None:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(name, dir_fd=self._outputs_fd)
+        text, _ = await self._ask("forget", name)
         if text:
             _log.error("sandbox.files_left", reason=text)
 
@@ -250,9 +264,12 @@ class Cell:
         for worker in self._workers.values():
             self._lose(worker)
         self._workers.clear()
-        for answer in self._forgetting.values():
-            answer.set_result("")
-        self._forgetting.clear()
+        for answer in self._asked.values():
+            answer.set_result(("the cell has ended", []))
+        self._asked.clear()
+        if self._outputs_fd is not None:
+            os.close(self._outputs_fd)
+            self._outputs_fd = None
         if not self._closing:
             self._closing = True
             _log.error("cell.lost", status=end.status, stderr=end.stderr[-2000:])
@@ -275,26 +292,37 @@ class Cell:
 
     def _on_packet(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["op"]:
+            case "outputs":
+                self._on_outputs(fds[0])
             case "ready":
                 self._on_ready(message)
             case "spawned":
-                self._on_spawned(message["worker"], fds)
-                return
+                self._workers[message["worker"]].born.set_result(fds[0])
             case "failed":
                 self._on_failed(message["worker"], message["text"])
             case "exited":
                 self._on_exited(message["worker"], message["status"])
             case "destroyed":
                 self._on_destroyed(message["worker"], message["survivors"])
+            case "reached":
+                self._asked.pop(("reach", message["sandbox"])).set_result((message["text"], fds))
             case "forgotten":
-                self._forgetting.pop(message["sandbox"]).set_result(message["text"])
+                self._asked.pop(("forget", message["sandbox"])).set_result((message["text"], fds))
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
         preloaded, failed = tuple(facts["preloaded"]), facts["failed"]
         self._ready.set_result(Warmth(facts["python"], preloaded, failed, facts["threads"], facts["warm_s"]))
 
-    def _on_spawned(self, worker_id: int, fds: list[int]) -> None:
-        self._workers[worker_id].born.set_result(fds[0])
+    def _on_outputs(self, directory_fd: int) -> None:
+        """Root of a container may lack what making the directory ours needs: then no file can be made in it."""
+        try:
+            os.close(make_directory(directory_fd, "trial"))
+            os.rmdir("trial", dir_fd=directory_fd)
+        except OSError as error:
+            os.close(directory_fd)
+            _log.warning("cell.no_outputs", reason=str(error))
+        else:
+            self._outputs_fd = directory_fd
 
     def _on_failed(self, worker_id: int | None, text: str) -> None:
         if worker_id is None:
@@ -329,6 +357,19 @@ class Cell:
 
     # -- small steps ------------------------------------------------------------------------------------------------
 
+    async def _ask(self, what: str, name: str) -> tuple[str, list[int]]:
+        """Ask the zygote about a sandbox, each thing once at a time: a text that says what failed, and descriptors."""
+        channel = self._running_channel()
+        while (previous := self._asked.get((what, name))) is not None:
+            await asyncio.wait([previous])
+        answer = self._asked[what, name] = self._loop.create_future()
+        channel.send({"op": what, "sandbox": name})
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(_close_unclaimed)
+            raise
+
     def _running_channel(self) -> Channel:
         if self._channel is None or self.warmth is None or self._closing:
             raise EngineUnavailable("The cell that makes contexts is not running.")
@@ -355,18 +396,14 @@ class Cell:
             self._ask_to_destroy(worker_id, worker)
 
 
+def _close_unclaimed(answer: asyncio.Future[tuple[str, list[int]]]) -> None:
+    for fd in answer.result()[1]:
+        os.close(fd)
+
+
 def _close_result(born: asyncio.Future[int]) -> None:
     if not born.cancelled() and born.exception() is None:
         os.close(born.result())
-
-
-def _pid_of(pidfd: int) -> int:
-    """The process as our own /proc knows it. Raises EngineUnavailable where it has ended already."""
-    with open(f"/proc/self/fdinfo/{pidfd}", "rb") as lines:
-        for line in lines:
-            if line.startswith(b"Pid:") and int(line.split()[1]) > 0:
-                return int(line.split()[1])
-    raise EngineUnavailable("The new context ended at once.")
 
 
 def _refuse(born: asyncio.Future[int], text: str) -> None:

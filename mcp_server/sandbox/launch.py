@@ -92,6 +92,7 @@ def building_plan(plan: CellPlan, control_fd: int) -> dict[str, Any]:
         "worker_dir": os.fspath(WORKER_DIR),
         "command": command(plan.python, "zygote:main", str(control_fd), WORKER_DIR_INSIDE),
         "environment": dict(plan.environment),
+        "outputs_bytes": plan.limits.outputs_bytes,
     }
 
 

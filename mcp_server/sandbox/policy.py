@@ -35,6 +35,9 @@ ROOM_UID = 1000
 
 SCRATCH_INODES = 16_384
 
+_SECCOMP = {Tier.STRONG: "room", Tier.STRONG_CELL: "room", Tier.STANDARD: "standard"}
+"""The programs of `worker/seccomp`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -43,7 +46,8 @@ class Limits:
     ``data_bytes`` is RLIMIT_DATA of each process: it stops what RLIMIT_AS stops and, unlike that, breaks neither numpy
     nor large mappings. ``processes`` counts threads too, over the whole sandbox, and needs a tier with identities of
     its own. ``disk_bytes`` and ``disk_inodes`` hold for a sandbox's files, ``scratch_bytes`` for each of a room's
-    /tmp and /dev/shm; all three need a tier with a view of files of its own.
+    /tmp and /dev/shm, ``outputs_bytes`` for the stored outputs of all sandboxes together; these need a view of files of
+    the cell's own.
     """
 
     data_bytes: int = 4 * GIB
@@ -54,6 +58,7 @@ class Limits:
     disk_bytes: int = GIB
     disk_inodes: int = 65_536
     scratch_bytes: int = 256 * MIB
+    outputs_bytes: int = 4 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,8 @@ def worker_plan(plan: CellPlan) -> dict[str, Any]:
         "preload": list(plan.preload),
         "rlimits": resource_limits(plan),
         "landlock": None,
-        "seccomp": "room" if plan.tier is Tier.STRONG else None,
+        "landlocked": plan.tier is Tier.STANDARD,
+        "seccomp": _SECCOMP.get(plan.tier),
         "disk_bytes": plan.limits.disk_bytes,
         "disk_inodes": plan.limits.disk_inodes,
         "scratch_bytes": plan.limits.scratch_bytes,

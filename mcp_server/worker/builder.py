@@ -36,7 +36,7 @@ def main(control_fd: str) -> NoReturn:
         os._exit(0)
     try:
         linux.die_with_parent(signal.SIGKILL)
-        enter_namespaces(plan)
+        enter_namespaces(plan, control)
         pid = os.fork()
         if pid == 0:
             _become_zygote(control, plan)
@@ -47,7 +47,7 @@ def main(control_fd: str) -> NoReturn:
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
-def enter_namespaces(plan: Dict[str, Any]) -> None:
+def enter_namespaces(plan: Dict[str, Any], control: socket.socket) -> None:
     """Leave the host's namespaces. Only the next child is in the new PID namespace, as its first process."""
     first_uid = plan["first_uid"]
     if first_uid:
@@ -56,13 +56,32 @@ def enter_namespaces(plan: Dict[str, Any]) -> None:
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
         view.assemble(ROOT, view.take(plan["python"], plan["worker_dir"]))
+        outputs = _make_outputs(plan["outputs_bytes"], control)
         _enter_user_namespace(first_uid)
         # What a more privileged namespace mounted cannot become a root directory; a copy of it can.
         view.attach(linux.open_tree(ROOT), ROOT)
     else:
         _enter_user_namespace(first_uid)
         view.assemble(ROOT, view.take(plan["python"], plan["worker_dir"]))
+        outputs = _make_outputs(plan["outputs_bytes"], control)
+    view.attach(outputs, ROOT + view.OUTPUTS_DIR)
     linux.unshare(_OTHER_NAMESPACES)
+
+
+def _make_outputs(size_bytes: int, control: socket.socket) -> int:
+    """A tmpfs for the host to write to, which gets a descriptor of it; returns the mount, detached.
+
+    Made while still root where that is so: the host's root may make no files on a tmpfs of a user namespace's.
+    """
+    place = ROOT + view.OUTPUTS_DIR
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    linux.mount("tmpfs", place, "tmpfs", flags, "size=%d,nr_inodes=64k,mode=0755" % size_bytes)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    packets.send(control, {"op": "outputs"}, [directory])
+    os.close(directory)
+    tree = linux.open_tree(place)
+    linux.unmount(place)
+    return tree
 
 
 def _enter_user_namespace(first_uid: int) -> None:

@@ -18,9 +18,16 @@ JSON is written in ASCII, so that lone surrogates pass.
 
 from __future__ import annotations
 
+import builtins
 import json
 import struct
 from typing import Any
+
+# In the worker, user code may delete or replace builtins; what ends a run must not notice.
+globals()["__builtins__"] = dict(vars(builtins))
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_from_json = json.loads
 
 INIT = 1
 RUN = 2
@@ -65,7 +72,7 @@ class Frame:
 
 def encode(frame: Frame) -> bytes:
     """The frame as bytes. Raises FrameError where it is over a cap, ValueError where the header is not JSON."""
-    header = json.dumps(frame.header, separators=(",", ":")).encode("ascii")
+    header = _to_json(frame.header).encode("ascii")
     _check(frame.kind, len(header), len(frame.body))
     return b"".join((PREFIX.pack(frame.kind, len(header), len(frame.body)), header, frame.body))
 
@@ -103,7 +110,7 @@ def _check(kind: int, header_length: int, body_length: int) -> None:
 
 def _header(raw: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(raw)
+        header = _from_json(raw)
     except (ValueError, RecursionError) as error:
         raise FrameError("header is not JSON: %s" % type(error).__name__) from error
     if not isinstance(header, dict):
@@ -118,12 +125,15 @@ def _header(raw: bytes) -> dict[str, Any]:
 #                     {"op": "spawn", "worker": int, "sandbox": str, "directory": str}
 #                                                        + control socket, stdout, stderr: the worker's ends
 #                     {"op": "destroy", "worker": int}
+#                     {"op": "reach", "sandbox": str}
 #                     {"op": "forget", "sandbox": str}                           its workers are destroyed already
-#     zygote → host   {"op": "ready", …facts}            answers begin
+#     zygote → host   {"op": "outputs"}                  before ready            + directory for outputs of runs
+#                     {"op": "ready", …facts}            answers begin
 #                     {"op": "spawned", "worker": int}   answers spawn           + pidfd of the worker
 #                     {"op": "failed", "worker": int | null, "text": str}        answers spawn, or begin (null)
 #                     {"op": "exited", "worker": int, "status": int}             a wait status, as soon as it is known
 #                     {"op": "destroyed", "worker": int, "survivors": int}       answers destroy
+#                     {"op": "reached", "sandbox": str, "text": str}             + directory, where text is empty
 #                     {"op": "forgotten", "sandbox": str, "text": str}           answers forget; empty text: done
 #
 # End of file ends everything that the zygote ever started, and then the zygote.

@@ -131,6 +131,7 @@ def _furnish(plan: Dict[str, Any]) -> None:
     for path, tree in kept:
         view.attach(tree, path)
     linux.unmount(view.SANDBOXES_DIR)
+    linux.unmount(view.OUTPUTS_DIR)
     linux.mount("proc", "/proc", "proc", private | linux.MS_NOEXEC)
     if not plan["first_uid"]:
         linux.unshare(linux.CLONE_NEWUSER)

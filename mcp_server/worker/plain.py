@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from . import frames, linux, reaping, statedir, tags, trees
+from . import frames, linux, reaping, statedir, tags, trees, view
 
 if TYPE_CHECKING:
     from .birth import Order
@@ -22,13 +23,19 @@ class Plain:
     def __init__(self, zygote: "Zygote", plan: Dict[str, Any]) -> None:
         self._zygote = zygote
         self._cell_dir: str = plan["cell_dir"]
+        self._outputs = os.path.join(self._cell_dir, "outputs")
         self._tags = range(plan["first_tag"], plan["first_tag"] + frames.TAGS_PER_CELL)
         self._lock: Optional[int] = None
+        if plan["landlocked"]:
+            readable = view.readable_paths(sys.executable, os.path.dirname(os.path.abspath(__file__)))
+            plan["landlock"] = {"read": readable, "write": ["/dev/null"]}
 
     def open(self) -> None:
         """Make ready, and clear what killed cells left. Raises OSError where the state directory cannot be used."""
         clear(os.path.dirname(self._cell_dir))
         self._lock = statedir.make_cell_dir(self._cell_dir, self._tags.start)
+        os.mkdir(self._outputs)
+        self._zygote.offer_outputs(self._outputs)
 
     def spawn(self, order: "Order") -> None:
         zygote = os.getpid()
@@ -37,7 +44,10 @@ class Plain:
             linux.die_with_parent(signal.SIGKILL)
             if os.getppid() != zygote:  # it died before that was armed
                 os._exit(1)
-            order.enter(os.path.join(self._cell_dir, order.sandbox))
+            work = os.path.join(self._cell_dir, order.sandbox)
+            os.environ["TMPDIR"] = os.path.join(work, ".tmp")
+            os.makedirs(os.environ["TMPDIR"], exist_ok=True)
+            order.enter(work)
 
         try:
             self._zygote.fork_worker(order, enter)
@@ -49,9 +59,16 @@ class Plain:
     def destroy(self, worker: int) -> None:
         self._zygote.destroy_tagged(worker)
 
+    def open_work(self, name: str) -> int:
+        """A descriptor of a sandbox's directory. Raises OSError."""
+        work = os.path.join(self._cell_dir, name)
+        os.makedirs(work, exist_ok=True)
+        return os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def forget(self, name: str) -> None:
         """Remove a sandbox's files, whose workers are gone. Raises OSError."""
         trees.remove(os.path.join(self._cell_dir, name))
+        trees.remove(os.path.join(self._outputs, name))
 
     def end(self) -> None:
         """Leave nothing of the cell."""

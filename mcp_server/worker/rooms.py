@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .zygote import Zygote
 
 WORK = "/work"
+OUTPUTS = "/outputs"
 
 _FIRST_SANDBOX_UID = 1000
 _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
@@ -99,6 +100,10 @@ class Rooms:
             del self._room_of[worker]
             self._zygote.destroy_tagged(worker)
 
+    def open_work(self, name: str) -> int:
+        """A descriptor of a sandbox's directory. Raises OSError."""
+        return os.open(self._sandbox(name).work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def forget(self, name: str) -> None:
         """Let go of a sandbox's files; its memory is free once the last of its rooms is gone."""
         sandbox = self._sandboxes.pop(name, None)
@@ -150,11 +155,15 @@ class Rooms:
 
     def _move_in(self, order: "Order", room: Room, sandbox: Sandbox) -> None:
         """The worker's steps into its room. The order counts: each gives up what the ones before it needed."""
-        work = linux.open_tree(sandbox.work)
-        kept = [(path, linux.open_tree(path)) for path in view.mounts_beneath([WORK])]
+        trees = [(WORK, linux.open_tree(sandbox.work))]
+        trees += [(path, linux.open_tree(path)) for path in view.mounts_beneath([WORK])]
+        outputs = os.path.join(view.OUTPUTS_DIR, order.sandbox, order.directory)
+        if order.directory and os.path.isdir(outputs):
+            tree = linux.open_tree(outputs)
+            linux.mount_setattr("", view.READ_ONLY, dir_fd=tree)
+            trees.append((OUTPUTS, tree))
         linux.setns(room.first, _JOINED)
-        linux.move_mount(work, WORK)
-        for path, tree in kept:
+        for path, tree in trees:
             view.attach(tree, path)
         uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
         _write_users(uid)

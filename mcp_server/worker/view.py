@@ -18,6 +18,9 @@ WORKER_DIR = "/.worker"
 SANDBOXES_DIR = "/.sandboxes"
 """Where the cell mounts sandboxes' files; rooms do not see it."""
 
+OUTPUTS_DIR = "/.outputs"
+"""Where the cell keeps the complete outputs of runs, written by the host; rooms see their own at /outputs."""
+
 SYSTEM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 
 ETC_FILES = (
@@ -58,7 +61,7 @@ OWN_LINKS = {
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
-EMPTY_DIRS = ("/proc", "/tmp", "/run", "/work", "/outputs", "/dev/shm", "/home", "/var/tmp", SANDBOXES_DIR)  # noqa: S108
+EMPTY_DIRS = ("/proc", "/tmp", "/run", "/work", "/outputs", "/dev/shm", "/home", SANDBOXES_DIR, OUTPUTS_DIR)  # noqa: S108
 
 PREFIX_PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "include", "share", "ssl", "etc", "pyvenv.cfg", "conda-meta")
 """Of an interpreter's prefix, which may be somebody's home, only what an interpreter's installation consists of."""
@@ -83,12 +86,17 @@ def interpreter_paths(python: str) -> List[str]:
     return [path for path in parts if os.path.exists(path)]
 
 
+def readable_paths(python: str, worker_dir: str) -> List[str]:
+    """What a worker that shares the host's files may read under Landlock: the system, and nothing of the user's."""
+    names = [*OWN_FILES, "/etc/passwd", "/etc/group", "/proc", "/sys/devices/system/cpu", *DEVICES]
+    return [*SYSTEM_DIRS, *_etc_files(), *names, worker_dir, *interpreter_paths(python)]
+
+
 def take(python: str, worker_dir: str) -> Taken:
     """Detached copies of everything that shall be seen. Raises OSError."""
     taken: Taken = []
     seen: List[str] = []
-    etc = [path for pattern in ETC_FILES for path in glob.glob(pattern)]
-    for path in [*SYSTEM_DIRS, *etc, *interpreter_paths(python)]:
+    for path in [*SYSTEM_DIRS, *_etc_files(), *interpreter_paths(python)]:
         if os.path.exists(path) and not (path in SYSTEM_DIRS and os.path.islink(path)) and not _covered(path, seen):
             seen.append(path)
             taken.append((path, _read_only(path)))
@@ -140,6 +148,10 @@ def mounts_beneath(places: Iterable[str]) -> List[str]:
     with open("/proc/self/mountinfo", "rb") as lines:
         points = [os.fsdecode(line.split()[4].decode("unicode_escape").encode("latin-1")) for line in lines]
     return sorted(point for point in points if point.startswith(wanted))
+
+
+def _etc_files() -> List[str]:
+    return [path for pattern in ETC_FILES for path in glob.glob(pattern)]
 
 
 def _venv_settings(venv: str) -> Dict[str, str]:

@@ -13,7 +13,7 @@ import select
 import socket
 import sys
 import time
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Union
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Union
 
 from . import birth, linux, nursery, packets, reaping, tags
 from .plain import Plain
@@ -127,11 +127,17 @@ class Zygote:
     def say_destroyed(self, worker: int, survivors: int) -> None:
         self._say({"op": "destroyed", "worker": worker, "survivors": survivors})
 
+    def offer_outputs(self, path: str) -> None:
+        """Give the host a directory to write the outputs of runs to."""
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._say({"op": "outputs"}, [directory])
+        os.close(directory)
+
     # Its own
 
-    def _say(self, message: Dict[str, Any]) -> None:
+    def _say(self, message: Dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
-            packets.send(self._control, message)
+            packets.send(self._control, message, fds)
         except OSError:
             self._end()  # the host is gone
 
@@ -143,8 +149,19 @@ class Zygote:
             self._housing.spawn(birth.Order(message, self._plan, fds, self._control))
         elif message["op"] == "destroy":
             self._housing.destroy(message["worker"])
+        elif message["op"] == "reach":
+            self._reach(message["sandbox"])
         elif message["op"] == "forget":
             self._forget(message["sandbox"])
+
+    def _reach(self, sandbox: str) -> None:
+        try:
+            work = self._housing.open_work(sandbox)
+        except OSError as error:
+            self._say({"op": "reached", "sandbox": sandbox, "text": str(error)})
+            return
+        self._say({"op": "reached", "sandbox": sandbox, "text": ""}, [work])
+        os.close(work)
 
     def _forget(self, sandbox: str) -> None:
         text = ""
