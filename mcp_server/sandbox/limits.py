@@ -10,7 +10,7 @@ The engine drives a keeper so:
     keeper.admit(tag, pid)         a worker was forked and has not yet run foreign code
     keeper.busy(tag)               a run begins
     keeper.idle(tag)               it ended
-    keeper.out_of_memory(tag)      the worker was killed by a SIGKILL that the engine did not send: was it for memory?
+    keeper.excess(tag)             the worker was killed by a SIGKILL that the engine did not send: was it for a ceiling?
     keeper.release(tag)            nothing of the context is left
     keeper.close()
 
@@ -25,6 +25,7 @@ import signal
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from mcp_server.sandbox import cgroups, processes
@@ -45,10 +46,21 @@ LEFT_BEHIND_INTERVAL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """What all processes of one context may have together. ``processes`` counts threads too; 0 means no ceiling."""
+    """What all processes of one context may have together. ``processes`` counts threads too; 0 means no ceiling.
+
+    In a cgroup the kernel refuses the process that would be one too many. The watchdog can only kill the context: it is
+    for tiers in which RLIMIT_NPROC cannot hold one context apart from the user's other processes.
+    """
 
     memory_bytes: int
     processes: int = 0
+
+
+class Excess(StrEnum):
+    """What a context had too much of."""
+
+    MEMORY = "memory"
+    PROCESSES = "processes"
 
 
 class MemoryKeeper(Protocol):
@@ -64,8 +76,8 @@ class MemoryKeeper(Protocol):
 
     def idle(self, tag: int) -> None: ...
 
-    def out_of_memory(self, tag: int) -> bool:
-        """Whether since the last `busy` a process of the context was killed for memory."""
+    def excess(self, tag: int) -> Excess | None:
+        """What a process of the context was killed for since the last `busy`; None where it was not."""
 
     def release(self, tag: int) -> None:
         """Forget a context. Unknown tags pass."""
@@ -79,7 +91,7 @@ def memory_keeper(ceilings: Ceilings, on_exceeded: Callable[[int], None]) -> Mem
     try:
         parent = cgroups.find_parent()
     except OSError:
-        return Watchdog(ceilings.memory_bytes, on_exceeded)
+        return Watchdog(ceilings, on_exceeded)
     cgroups.clear_stale(parent)
     return GroupKeeper(parent, ceilings)
 
@@ -113,9 +125,11 @@ class GroupKeeper:
     def idle(self, tag: int) -> None:
         """The kernel goes on counting by itself."""
 
-    def out_of_memory(self, tag: int) -> bool:
+    def excess(self, tag: int) -> Excess | None:
         group = self._groups.get(tag)
-        return group is not None and group.kills_for_memory() > self._kills_before.get(tag, 0)
+        if group is not None and group.kills_for_memory() > self._kills_before.get(tag, 0):
+            return Excess.MEMORY
+        return None
 
     def release(self, tag: int) -> None:
         group = self._groups.pop(tag, None)
@@ -139,16 +153,16 @@ class Watchdog:
 
     def __init__(
         self,
-        limit_bytes: int,
+        ceilings: Ceilings,
         on_exceeded: Callable[[int], None],
         find: Callable[[Collection[int]], Mapping[int, list[TaggedProcess]]] = processes.find_tagged,
     ) -> None:
-        self._limit_bytes = limit_bytes
+        self._ceilings = ceilings
         self._on_exceeded = on_exceeded
         self._find = find
         self._busy: set[int] = set()
         self._left_behind: set[int] = set()
-        self._exceeded: set[int] = set()
+        self._exceeded: dict[int, Excess] = {}
         self._machine_kills_before: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -160,7 +174,7 @@ class Watchdog:
         """A tag is all that it needs."""
 
     def busy(self, tag: int) -> None:
-        self._exceeded.discard(tag)
+        self._exceeded.pop(tag, None)
         self._machine_kills_before[tag] = processes.machine_kills_for_memory()
         self._busy.add(tag)
         self._look_again_in(SHORTEST_INTERVAL_S)
@@ -170,14 +184,18 @@ class Watchdog:
             self._busy.discard(tag)
             self._left_behind.add(tag)
 
-    def out_of_memory(self, tag: int) -> bool:
-        machine_before = self._machine_kills_before.get(tag)
-        by_kernel = machine_before is not None and processes.machine_kills_for_memory() > machine_before
-        return tag in self._exceeded or by_kernel
+    def excess(self, tag: int) -> Excess | None:
+        if tag in self._exceeded:
+            return self._exceeded[tag]
+        before = self._machine_kills_before.get(tag)
+        if before is not None and processes.machine_kills_for_memory() > before:
+            return Excess.MEMORY  # the machine had none left, and contexts are what the kernel takes first
+        return None
 
     def release(self, tag: int) -> None:
-        for known in (self._busy, self._left_behind, self._exceeded):
+        for known in (self._busy, self._left_behind):
             known.discard(tag)
+        self._exceeded.pop(tag, None)
         self._machine_kills_before.pop(tag, None)
         if not self._busy and not self._left_behind:
             self._stop()
@@ -199,24 +217,30 @@ class Watchdog:
         largest = 0
         for tag in list(self._busy | self._left_behind):
             members = found.get(tag, [])
-            used = sum(process.resident_bytes for process in members)
-            if used > self._limit_bytes:
-                # Pages that several processes share were counted for each: now divide them, which takes longer.
-                used = sum(processes.proportional_bytes(process) for process in members)
-            if used > self._limit_bytes:
-                self._exceed(tag, members)
-                continue
-            largest = max(largest, used)
-            if sum(process.threads for process in members) <= 1:
+            used, threads = self._memory_of(members), sum(process.threads for process in members)
+            if used > self._ceilings.memory_bytes:
+                self._exceed(tag, Excess.MEMORY, members)
+            elif 0 < self._ceilings.processes < threads:
+                self._exceed(tag, Excess.PROCESSES, members)
+            else:
+                largest = max(largest, used)
+            if threads <= 1:
                 self._left_behind.discard(tag)
         if self._busy:
-            headroom = (self._limit_bytes - largest) / FASTEST_FILL_BYTES_PER_S
+            headroom = (self._ceilings.memory_bytes - largest) / FASTEST_FILL_BYTES_PER_S
             self._look_again_in(min(max(headroom, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S))
         elif self._left_behind:
             self._look_again_in(LEFT_BEHIND_INTERVAL_S)
 
-    def _exceed(self, tag: int, members: list[TaggedProcess]) -> None:
-        self._exceeded.add(tag)
+    def _memory_of(self, members: list[TaggedProcess]) -> int:
+        used = sum(process.resident_bytes for process in members)
+        if used > self._ceilings.memory_bytes:
+            # Pages that several processes share were counted for each: now divide them, which takes longer.
+            used = sum(processes.proportional_bytes(process) for process in members)
+        return used
+
+    def _exceed(self, tag: int, excess: Excess, members: list[TaggedProcess]) -> None:
+        self._exceeded[tag] = excess
         self._busy.discard(tag)
         self._left_behind.discard(tag)
         for process in members:

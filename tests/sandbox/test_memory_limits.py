@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mcp_server.sandbox import cgroups, limits, processes
-from mcp_server.sandbox.limits import Ceilings, GroupKeeper, MemoryKeeper, Watchdog
+from mcp_server.sandbox.limits import Ceilings, Excess, GroupKeeper, MemoryKeeper, Watchdog
 from mcp_server.sandbox.processes import TaggedProcess
 
 MIB = 1024 * 1024
@@ -103,7 +103,7 @@ def group_keeper() -> MemoryKeeper:
 
 
 def watchdog() -> MemoryKeeper:
-    return Watchdog(LIMIT_BYTES, lambda tag: None)
+    return Watchdog(Ceilings(LIMIT_BYTES), lambda tag: None)
 
 
 @pytest.fixture(params=[group_keeper, watchdog])
@@ -119,10 +119,10 @@ async def test_a_bomb_in_one_process_is_killed_for_memory(
     context = make_context(BOMB)
     keeper.admit(TAG, context.pid)
     keeper.busy(TAG)
-    assert not keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is None
     context.go()
     assert await context.wait() == -9
-    assert keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is Excess.MEMORY
     keeper.release(TAG)
     keeper.close()
 
@@ -130,13 +130,13 @@ async def test_a_bomb_in_one_process_is_killed_for_memory(
 @pytest.mark.anyio
 async def test_the_watchdog_ends_a_bomb_over_many_children(make_context: Callable[[str], Context]) -> None:
     exceeded: list[int] = []
-    keeper = Watchdog(LIMIT_BYTES, exceeded.append)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append)
     context = make_context(CHILDREN_TOO_LARGE_TOGETHER + "signal.pause()")
     keeper.busy(TAG)
     context.go()
     assert await context.wait() == -9
     assert exceeded == [TAG]
-    assert keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is Excess.MEMORY
     assert not keeper.looking
 
 
@@ -148,7 +148,7 @@ async def test_a_cgroup_bounds_children_together(make_context: Callable[[str], C
     keeper.busy(TAG)
     context.go()
     assert await asyncio.to_thread(context.read_line) == b"a child\n"
-    assert keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is Excess.MEMORY
     context.end()
     keeper.release(TAG)
 
@@ -156,7 +156,7 @@ async def test_a_cgroup_bounds_children_together(make_context: Callable[[str], C
 @pytest.mark.anyio
 async def test_memory_that_children_share_is_not_counted_for_each(make_context: Callable[[str], Context]) -> None:
     exceeded: list[int] = []
-    keeper = Watchdog(LIMIT_BYTES, exceeded.append)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append)
     context = make_context(SHARED_BY_CHILDREN)
     context.go()
     assert await asyncio.to_thread(context.read_line) == b"ready\n"
@@ -166,7 +166,7 @@ async def test_memory_that_children_share_is_not_counted_for_each(make_context: 
     keeper.busy(TAG)
     keeper.look()
     assert exceeded == []
-    assert not keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is None
     keeper.close()
 
 
@@ -179,7 +179,7 @@ async def test_a_crash_and_an_ordinary_kill_are_not_taken_for_memory(
     keeper.busy(TAG)
     context.go()
     assert await context.wait() == -9
-    assert not keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is None
     keeper.release(TAG)
     keeper.close()
 
@@ -204,7 +204,7 @@ class Machine:
 @pytest.mark.anyio
 async def test_the_watchdog_looks_only_while_there_is_something_to_see() -> None:
     machine = Machine(of_size(MIB))
-    keeper = Watchdog(LIMIT_BYTES, lambda tag: None, machine.find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), lambda tag: None, machine.find)
     assert not keeper.looking
     keeper.busy(TAG)
     assert keeper.looking
@@ -220,7 +220,7 @@ async def test_the_watchdog_looks_only_while_there_is_something_to_see() -> None
 async def test_threads_and_processes_that_a_run_left_behind_are_watched_on(members: list[TaggedProcess]) -> None:
     machine = Machine(members)
     exceeded: list[int] = []
-    keeper = Watchdog(LIMIT_BYTES, exceeded.append, machine.find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append, machine.find)
     keeper.busy(TAG)
     keeper.idle(TAG)
     keeper.look()
@@ -232,6 +232,20 @@ async def test_threads_and_processes_that_a_run_left_behind_are_watched_on(membe
 
 
 @pytest.mark.anyio
+async def test_a_context_with_too_many_processes_is_told_from_one_with_too_much_memory() -> None:
+    exceeded: list[int] = []
+    machine = Machine(of_size(MIB, MIB, threads=4))
+    keeper = Watchdog(Ceilings(LIMIT_BYTES, 8), exceeded.append, machine.find)
+    keeper.busy(TAG)
+    keeper.look()
+    assert keeper.excess(TAG) is None
+    machine.members = of_size(MIB, MIB, MIB, threads=3)
+    keeper.look()
+    assert exceeded == [TAG]
+    assert keeper.excess(TAG) is Excess.PROCESSES
+
+
+@pytest.mark.anyio
 async def test_one_context_over_its_ceiling_leaves_the_others_alone() -> None:
     exceeded: list[int] = []
     other = TAG + 1
@@ -239,14 +253,14 @@ async def test_one_context_over_its_ceiling_leaves_the_others_alone() -> None:
     def find(tags: Collection[int]) -> Mapping[int, list[TaggedProcess]]:
         return {TAG: of_size(LIMIT_BYTES + 1), other: of_size(LIMIT_BYTES)}
 
-    keeper = Watchdog(LIMIT_BYTES, exceeded.append, find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append, find)
     keeper.busy(TAG)
     keeper.busy(other)
     keeper.look()
     assert exceeded == [TAG]
-    assert (keeper.out_of_memory(TAG), keeper.out_of_memory(other)) == (True, False)
+    assert (keeper.excess(TAG), keeper.excess(other)) == (Excess.MEMORY, None)
     keeper.busy(TAG)
-    assert not keeper.out_of_memory(TAG)
+    assert keeper.excess(TAG) is None
     keeper.close()
     assert not keeper.looking
 
