@@ -227,3 +227,13 @@ class Report:
     text: str
     images: tuple[Representation, ...]
     record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A file that the run made or changed. `path` as the code itself names it; `kind` is ``new`` or ``changed``."""
+
+    path: str
+    kind: str
+    size_bytes: int
+    mime: str = ""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.model import DisplayChunk, ErrorInfo, Report, State, Status, StoredOutput, Stream
+from mcp_server.model import DisplayChunk, ErrorInfo, FileChange, Report, State, Status, StoredOutput, Stream
 from mcp_server.shaping.failure import NAME_CHARS, shape_failure, without_surrogates
 from mcp_server.shaping.heading import first_line, is_the_stop_itself, statements
 from mcp_server.shaping.marks import counted, note, one_line
@@ -34,16 +34,6 @@ RECORD_MESSAGE_CHARS = 2000
 """Of an error's message in the machine record."""
 
 _NOTHING = ShapedText()
-
-
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """A file that the run made or changed. `path` as the code itself names it; `kind` is ``new`` or ``changed``."""
-
-    path: str
-    kind: str
-    size_bytes: int
-    mime: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,133 @@
+"""Which files a run made or changed, found afterwards by their times: nothing is looked at before a run.
+
+A file's ctime is the kernel's and cannot be set by code, so a file changed in the run is one whose ctime is not before
+its beginning. Names are resolved beneath the directory's descriptor and no link is followed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mimetypes
+import os
+import stat
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mcp_server.model import FileChange
+
+MAX_ENTRIES = 20_000
+MAX_SECONDS = 0.2
+"""Together they bound what one look at a workspace of any size costs."""
+
+MAX_DEPTH = 32
+
+SKIPPED_NAMES = frozenset((".git", "__pycache__", "node_modules", ".venv", ".cache", ".ipynb_checkpoints"))
+"""Directories that fill by themselves and that nobody asked for."""
+
+# linux/stat.h
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BTIME = 0x800
+_STATX_SIZE = 256
+_STATX_BTIME_OFFSET = 80
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_CLOCK_REALTIME_COARSE = 5
+"""linux/time.h: the clock that the kernel stamps files with. It stands still between two ticks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a file system holds: the cheap sign of whether anything came or went since it was last looked at."""
+
+    free_blocks: int
+    free_inodes: int
+    used_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Files changed since a moment, in the order of their paths. ``incomplete`` says why not all were looked at.
+
+    ``stamps`` tell these changes from later ones to the same files.
+    """
+
+    files: tuple[FileChange, ...] = ()
+    incomplete: str = ""
+    stamps: frozenset[tuple[str, int]] = frozenset()
+
+
+def usage(directory_fd: int) -> Usage:
+    facts = os.fstatvfs(directory_fd)
+    return Usage(facts.f_bfree, facts.f_ffree, facts.f_files - facts.f_ffree)
+
+
+def moment_ns() -> int:
+    """Now, as files are stamped: for `find_changes`."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+def find_changes(
+    directory_fd: int, since_ns: int, prefix: str = "", told: frozenset[tuple[str, int]] = frozenset()
+) -> Changes:
+    """Regular files beneath the directory that were changed at or after the moment `since_ns`.
+
+    `told` are the stamps of changes that were found before: a moment is milliseconds long, and may hold two runs. Paths begin with `prefix`. At most `MAX_ENTRIES` entries are looked at, for at most `MAX_SECONDS`.
+    """
+    deadline_s = time.monotonic() + MAX_SECONDS
+    found: dict[tuple[str, int], FileChange] = {}
+    incomplete = ""
+    for seen, (path, status) in enumerate(_walk(directory_fd, prefix, MAX_DEPTH)):
+        if seen >= MAX_ENTRIES or (seen % 256 == 255 and time.monotonic() > deadline_s):
+            incomplete = f"files were not all looked at: only the first {seen:,} entries"
+            break
+        stamp = (path, status.st_ctime_ns)
+        if stat.S_ISREG(status.st_mode) and status.st_ctime_ns >= since_ns and stamp not in told:
+            found[stamp] = _change(directory_fd, path, path[len(prefix) :], status, since_ns)
+    return Changes(tuple(found[stamp] for stamp in sorted(found)), incomplete, frozenset(found))
+
+
+def _change(directory_fd: int, path: str, beneath: str, status: os.stat_result, since_ns: int) -> FileChange:
+    born_ns = _birth_ns(directory_fd, beneath)
+    kind = "new" if born_ns is not None and born_ns >= since_ns else "changed"
+    return FileChange(path, kind, status.st_size, mimetypes.guess_type(path, strict=False)[0] or "")
+
+
+def _birth_ns(directory_fd: int, path: str) -> int | None:
+    """When a file was made; None where the file system does not tell."""
+    facts = ctypes.create_string_buffer(_STATX_SIZE)
+    flags = ctypes.c_int(_AT_SYMLINK_NOFOLLOW)
+    if _libc.statx(ctypes.c_int(directory_fd), os.fsencode(path), flags, ctypes.c_uint(_STATX_BTIME), facts) != 0:
+        return None
+    if not int.from_bytes(facts.raw[:4], sys.byteorder) & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("=qI", facts.raw, _STATX_BTIME_OFFSET)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def _walk(directory_fd: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything beneath an open directory. What vanishes or forbids itself meanwhile is passed over."""
+    directories = []
+    with os.scandir(directory_fd) as entries:
+        for entry in entries:
+            try:
+                status = os.stat(entry.name, dir_fd=directory_fd, follow_symlinks=False)
+            except OSError:
+                continue
+            yield prefix + entry.name, status
+            if stat.S_ISDIR(status.st_mode) and entry.name not in SKIPPED_NAMES:
+                directories.append(entry.name)
+    if depth == 0:
+        return
+    for name in directories:
+        try:
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+        except OSError:
+            continue
+        try:
+            yield from _walk(inner, f"{prefix}{name}/", depth - 1)
+        finally:
+            os.close(inner)
