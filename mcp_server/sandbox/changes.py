@@ -75,7 +75,8 @@ def find_changes(
 ) -> Changes:
     """Regular files beneath the directory that were changed at or after the moment `since_ns`.
 
-    `told` are the stamps of changes that were found before: a moment is milliseconds long, and may hold two runs. Paths begin with `prefix`. At most `MAX_ENTRIES` entries are looked at, for at most `MAX_SECONDS`.
+    `told` are the stamps of changes that were found before: a moment is milliseconds long, and may hold two runs.
+    Paths begin with `prefix`. At most `MAX_ENTRIES` entries are looked at, for at most `MAX_SECONDS`.
     """
     deadline_s = time.monotonic() + MAX_SECONDS
     found: dict[tuple[str, int], FileChange] = {}
