@@ -10,7 +10,7 @@ The engine drives a keeper so:
     keeper.admit(tag, pid)         a worker was forked and has not yet run foreign code
     keeper.busy(tag)               a run begins
     keeper.idle(tag)               it ended
-    keeper.excess(tag)             the worker was killed by a SIGKILL that the engine did not send: was it for a ceiling?
+    keeper.excess(tag)             the worker was killed by a SIGKILL that the engine did not send: for what?
     keeper.release(tag)            nothing of the context is left
     keeper.close()
 
