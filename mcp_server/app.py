@@ -1,0 +1,99 @@
+"""Builds the MCP server, and the ASGI application that carries it over streamable HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from mcp.server.caching import CacheHint
+from mcp.server.lowlevel import Server
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mcp_server import __version__
+from mcp_server.errors import SetupFailed
+from mcp_server.prompts import Texts
+from mcp_server.service import Service
+from mcp_server.settings import Settings
+from mcp_server.tools import ToolDoor
+
+NAME = "mcp-code-interpreter"
+TITLE = "Python code interpreter"
+MCP_PATH = "/mcp"
+HEALTH_PATH = "/healthz"
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Room for the largest code in JSON's longest spelling, so that too much code is a tool error and not a broken call."""
+
+TOOLS_FRESH_MS = 3_600_000
+"""The tools never change while a server runs."""
+
+
+def build_server(service: Service, settings: Settings, texts: Texts, process: str = "") -> Server[Any]:
+    """The MCP server over a started service. For ``process`` see `ToolDoor`."""
+    door = ToolDoor(service, settings, texts, process)
+    return Server(
+        NAME,
+        version=__version__,
+        title=TITLE,
+        instructions=texts.instructions,
+        cache_hints={"tools/list": CacheHint(ttl_ms=TOOLS_FRESH_MS)},
+        get_tool_input_schema=door.input_schema,
+        on_list_tools=door.list_tools,
+        on_call_tool=door.call_tool,
+    )
+
+
+def build_asgi(server: Server[Any], host: str) -> Starlette:
+    """The application that answers on `host`: `/mcp` and `/healthz`. The service is the caller's to start and close.
+
+    Calls stream (no `json_response`): that is what carries progress, and in the newest protocol cancelling.
+    """
+    return server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        max_request_body_size=MAX_BODY_BYTES,
+        transport_security=transport_security(host),
+        host=host,
+        custom_starlette_routes=[Route(HEALTH_PATH, _health, methods=["GET"])],
+    )
+
+
+def transport_security(host: str) -> TransportSecuritySettings:
+    """Which Host and Origin headers are taken. Always on: no web page may come in by a name of its own."""
+    names = sorted({"127.0.0.1", "localhost", "[::1]", _in_url(host)})
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[pattern for name in names for pattern in (name, f"{name}:*")],
+        allowed_origins=[
+            pattern
+            for name in names
+            for scheme in ("http", "https")
+            for pattern in (f"{scheme}://{name}", f"{scheme}://{name}:*")
+        ],
+    )
+
+
+def refuse_public_address(host: str) -> None:
+    """Raise SetupFailed unless `host` is this machine alone: nothing here asks who is calling."""
+    if host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass  # a name: where it leads can change
+    raise SetupFailed(
+        f"--host {host}: without authentication, whoever reaches this address could run code here. "
+        "Listen on 127.0.0.1 and let a proxy that authenticates forward to it."
+    )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"status": "ok", "version": __version__})

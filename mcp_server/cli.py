@@ -1,0 +1,360 @@
+"""The command line, and the composition root: the one place that picks implementations.
+
+Heavy imports stand inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mcp_server import __version__
+from mcp_server.errors import SetupFailed
+from mcp_server.flags import with_settings
+from mcp_server.settings import LogFormat, LogLevel, Settings
+
+if TYPE_CHECKING:
+    from mcp_server.engine.local import LocalEngine
+    from mcp_server.prompts import Texts
+    from mcp_server.sandbox.cell import Cell, Warmth
+    from mcp_server.sandbox.policy import CellPlan
+    from mcp_server.sandbox.probe import ProbeResult
+    from mcp_server.service import Service
+
+SETUP_STATUS = 1
+"""Exit status of a start that failed; 2 is a wrong command line, as everywhere."""
+
+app = typer.Typer(
+    name="mcp-code-interpreter",
+    no_args_is_help=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The console script."""
+    if sys.platform != "linux":
+        _fail("Contexts are isolated by Linux's own means: run this on Linux, in a virtual machine or a container.")
+    try:
+        app()
+    except SetupFailed as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _fail(text: str) -> None:
+    with suppress(BrokenPipeError):
+        sys.stderr.write(f"mcp-code-interpreter: {text}\n")
+    raise SystemExit(SETUP_STATUS)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+@with_settings
+def serve_stdio(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    *,
+    flags: dict[str, Any],
+) -> None:
+    """A stateful Python code interpreter for agents, served over MCP.
+
+    Without a command it speaks MCP on stdin and stdout: this is what a client is told to start, for example
+
+    `claude mcp add python -- mcp-code-interpreter`
+
+    To see what your machine offers, try `mcp-code-interpreter doctor`; to run something by hand,
+    `mcp-code-interpreter run -c "print(6 * 7)"`.
+    """
+    context.obj = flags
+    if context.invoked_subcommand is None:
+        settings = _settings(context)
+        _configure_log(settings)
+        if sys.stdin.isatty():
+            typer.echo("Speaking MCP on stdin and stdout, which is meant for a client. Ctrl-D ends it.", err=True)
+        _run(_serve_stdio(settings))
+
+
+@app.command()
+@with_settings
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen on; a loopback address.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")] = 8000,
+    *,
+    flags: dict[str, Any],
+) -> None:
+    """Serve MCP over streamable HTTP at `/mcp`, with `/healthz` beside it.
+
+    Requests that name a conversation (header `X-Conversation-Id`, or the session of an older client) find its
+    variables again; others reach their contexts by `context_id`.
+    """
+    settings = _settings(context, flags)
+    _configure_log(settings)
+    _run(_serve_http(settings, host, port))
+
+
+@app.command()
+@with_settings
+def run(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="File with the code; - reads stdin.", allow_dash=True)] = None,
+    code: Annotated[str | None, typer.Option("-c", help="The code itself.", metavar="CODE")] = None,
+    *,
+    flags: dict[str, Any],
+) -> None:
+    """Run code in a fresh context, with its output live on the terminal.
+
+    Exit status: 0 where it ran to its end, or what the code gave to `exit()`; 1 for an exception, 124 for a timeout,
+    130 for Ctrl-C, 128 and the signal's number for a crash.
+
+    `mcp-code-interpreter run -c "import sys; print(sys.version)"`
+    """
+    if (file is None) == (code is None):
+        raise typer.BadParameter("give either a FILE or -c CODE")
+    source = code if code is not None else _read_source(file)
+    if not flags.get("log_level"):
+        flags = {**flags, "log_level": LogLevel.WARNING}
+    settings = _settings(context, flags)
+    _configure_log(settings)
+    _run(_run_on_terminal(settings, source))
+
+
+@app.command()
+@with_settings
+def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
+    """Try what this machine offers for isolation, and say what is missing and how to mend it.
+
+    Exit status: 0 where contexts can be started with the sandbox that the settings ask for, else 1.
+    """
+    settings = _settings(context, {**flags, "log_level": flags.get("log_level") or LogLevel.ERROR})
+    _configure_log(settings)
+    _run(_doctor(settings))
+
+
+# -- composition ----------------------------------------------------------------------------------------------------
+
+
+class _Cells:
+    """Makes the engine's cells, and remembers the newest: what it has preloaded is told to the model."""
+
+    def __init__(self, plan: CellPlan) -> None:
+        self._plan = plan
+        self._newest: Cell | None = None
+
+    def __call__(self) -> Cell:
+        from mcp_server.sandbox.cell import Cell
+
+        self._newest = Cell(self._plan)
+        return self._newest
+
+    @property
+    def warmth(self) -> Warmth | None:
+        return self._newest.warmth if self._newest is not None else None
+
+
+def _local_engine(settings: Settings) -> tuple[LocalEngine, _Cells]:
+    """The engine of this machine in the best tier that works. Raises SetupFailed where that is less than asked for."""
+    from mcp_server.engine.local import LocalEngine
+    from mcp_server.model import EngineCapabilities
+    from mcp_server.sandbox import probe
+
+    found = probe.probe(settings.python)
+    _refuse_weak_sandbox(found, settings)
+    cells = _Cells(_cell_plan(settings, found))
+    missing = () if found.tier == "none" else probe.GAPS[found.tier]
+    return LocalEngine(cells, EngineCapabilities("local", found.tier, images=True, missing=missing)), cells
+
+
+def _refuse_weak_sandbox(found: ProbeResult, settings: Settings) -> None:
+    from mcp_server.sandbox.policy import Tier
+    from mcp_server.sandbox.probe import refusal
+
+    if settings.allow_unsandboxed:
+        return
+    reason = refusal(found, Tier(settings.min_sandbox))
+    if reason:
+        raise SetupFailed(f"{reason}\nOr run without it, with the rights of this user: --allow-unsandboxed.")
+
+
+def _cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
+    from mcp_server.sandbox.policy import CellPlan, Limits, Workspace, environment_for
+
+    workspace = None
+    if settings.workspace:
+        path = Path(settings.workspace).expanduser()
+        if not path.is_dir():
+            raise SetupFailed(f"--workspace {settings.workspace}: no such directory.")
+        workspace = Workspace(str(path.resolve()), settings.workspace_read_only)
+    return CellPlan(
+        python=settings.python,
+        state_dir=str(_state_dir(settings)),
+        tier=found.tier,
+        preload=settings.preload,
+        environment=environment_for(settings.python, os.environ),
+        limits=Limits(
+            data_bytes=settings.memory_bytes,
+            file_bytes=settings.file_size_bytes,
+            open_files=settings.open_files,
+            processes=settings.processes,
+            cpu_s=settings.cpu_s,
+            disk_bytes=settings.disk_bytes,
+            disk_inodes=settings.disk_inodes,
+            scratch_bytes=settings.scratch_bytes,
+            outputs_bytes=settings.outputs_bytes,
+        ),
+        workspace=workspace,
+    )
+
+
+def _state_dir(settings: Settings) -> Path:
+    if settings.state_dir:
+        return Path(settings.state_dir).expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "mcp-code-interpreter"
+
+
+def _service(engine: LocalEngine, settings: Settings) -> Service:
+    from mcp_server.service import Service, ServiceLimits
+
+    limits = ServiceLimits(
+        default_timeout_s=settings.timeout_s,
+        wait_s=settings.wait_s,
+        max_output_chars=settings.max_output_chars,
+        idle_expiry_s=settings.idle_expiry_s,
+        contexts_per_conversation=settings.contexts_per_conversation,
+        contexts=settings.contexts,
+    )
+    return Service(engine, limits)
+
+
+def _texts(service: Service, settings: Settings, warmth: Warmth | None) -> Texts:
+    from mcp_server.prompts import Facts, load
+
+    facts = Facts(settings, service.capabilities)
+    if warmth is not None:
+        facts = Facts(settings, service.capabilities, warmth.python, warmth.preloaded)
+    return load(facts)
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+async def _serve_stdio(settings: Settings) -> int:
+    from mcp_server import stdio
+    from mcp_server.app import build_server
+
+    engine, cells = _local_engine(settings)
+    service = _service(engine, settings)
+    await service.start()
+    try:
+        return await stdio.serve(build_server(service, settings, _texts(service, settings, cells.warmth), "stdio"))
+    finally:
+        await service.close()
+
+
+async def _serve_http(settings: Settings, host: str, port: int) -> int:
+    from mcp_server import http
+    from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address
+
+    refuse_public_address(host)
+    with http.bind(host, port) as listener:
+        engine, cells = _local_engine(settings)
+        service = _service(engine, settings)
+        await service.start()
+        try:
+            server = build_server(service, settings, _texts(service, settings, cells.warmth))
+            url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{MCP_PATH}"
+            return await http.serve(build_asgi(server, host), listener, url)
+        finally:
+            await service.close()
+
+
+async def _run_on_terminal(settings: Settings, source: str) -> int:
+    from mcp_server import terminal
+
+    engine, _ = _local_engine(settings)
+    await engine.start()
+    try:
+        return await terminal.run(engine, source, settings.timeout_s)
+    finally:
+        await engine.close()
+
+
+async def _doctor(settings: Settings) -> int:
+    from rich.console import Console
+
+    from mcp_server import doctor
+    from mcp_server.sandbox import probe
+
+    console = Console()
+    found = probe.probe(settings.python)
+    cells = _Cells(_cell_plan(settings, found))
+    trouble = ""
+    try:
+        cell = cells()
+        await cell.start()
+        await cell.close()
+    except SetupFailed as error:
+        trouble = str(error)
+    doctor.show(console, found, cells.warmth, settings.python)
+    if not trouble:
+        try:
+            _refuse_weak_sandbox(found, settings)
+        except SetupFailed as error:
+            trouble = str(error)
+    if trouble:
+        console.print(f"\n{trouble}", style="red", markup=False, highlight=False)
+    return SETUP_STATUS if trouble else 0
+
+
+def _settings(context: typer.Context, flags: dict[str, Any] | None = None) -> Settings:
+    """Flags after the command's name win over those before it."""
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    return Settings.load(**{**(context.obj or {}), **given})
+
+
+def _configure_log(settings: Settings) -> None:
+    from mcp_server import telemetry
+
+    telemetry.configure(settings.log_level, LogFormat(settings.log_format))
+
+
+def _read_source(file: Path | None) -> str:
+    if file is None or str(file) == "-":
+        return sys.stdin.read()
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupFailed(f"Cannot read {file}: {error}") from None
+
+
+def _run(work: Coroutine[Any, Any, int]) -> None:
+    """Run on uvloop and leave with the status that the work gives."""
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        status = runner.run(work)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What can be set: by `CODE_INTERPRETER_…` variables and by flags of the command line, which win.
+
+One table of fields gives both, the README's table and `--help`. Sizes take units (``512MiB``, ``4GB``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from mcp_server.errors import SetupFailed
+
+ENV_PREFIX = "CODE_INTERPRETER_"
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+DAY_S = 86_400.0
+
+MAX_OUTPUT_CHARS = 5_000_000
+"""Above this a window no longer fits into memory for every context; stored outputs are for that."""
+
+_SHOWN_CHARS = 60
+"""How much of a wrong value an error line repeats."""
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class MinSandbox(StrEnum):
+    """The tiers that can be asked for, from the most to the least; `none` is asked for by `allow_unsandboxed`."""
+
+    STRONG = "strong"
+    STRONG_CELL = "strong-cell"
+    STANDARD = "standard"
+
+
+def _size(default: int, least: int, description: str) -> Any:
+    return Field(default=ByteSize(default), ge=least, le=1 << 50, description=description)
+
+
+class Settings(BaseSettings):
+    """Frozen. `Settings.load` reads the environment; the constructor alone does not."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    max_output_chars: int = Field(
+        default=9_000,
+        ge=500,
+        le=MAX_OUTPUT_CHARS,
+        description="Characters of a report, unless a call says otherwise. Some clients cut at 10,000 bytes.",
+    )
+    timeout_s: float = Field(
+        default=600.0,
+        ge=0,
+        le=7 * DAY_S,
+        description="Seconds that a run may take, unless a call says otherwise; 0 = no limit.",
+    )
+    wait_s: float = Field(
+        default=50.0,
+        ge=0,
+        le=DAY_S,
+        description="Seconds after which a call returns what there is while its run goes on.",
+    )
+    idle_expiry_s: float = Field(
+        default=3600.0, ge=1, le=365 * DAY_S, description="Seconds without use after which a context is deleted."
+    )
+    contexts_per_conversation: int = Field(default=64, ge=1, le=10_000, description="Contexts of one conversation.")
+    contexts: int = Field(default=1_000, ge=1, le=100_000, description="Contexts of the server.")
+    python: str = Field(
+        default=sys.executable,
+        min_length=1,
+        description="Interpreter of the contexts (CPython 3.9 or newer); default: the server's own.",
+    )
+    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("numpy", "pandas", "matplotlib"),
+        description="Modules imported before the first context, where installed; separated by commas, empty for none.",
+    )
+    workspace: str = Field(
+        default="", description="Directory of yours that contexts work in, instead of private ones; empty = private."
+    )
+    workspace_read_only: bool = Field(default=False, description="The workspace can be read but not changed.")
+    state_dir: str = Field(
+        default="",
+        description="Where running contexts keep files; empty: ~/.local/state/mcp-code-interpreter, or as XDG_STATE_HOME says.",
+    )
+    memory_bytes: ByteSize = _size(4 * GIB, 128 * MIB, "Memory of each process of a context.")
+    processes: int = Field(default=256, ge=8, le=100_000, description="Processes and threads of a conversation.")
+    open_files: int = Field(default=1_024, ge=64, le=1_000_000, description="Open files of each process.")
+    file_size_bytes: ByteSize = _size(GIB, MIB, "Largest file that a context can write.")
+    disk_bytes: ByteSize = _size(GIB, MIB, "Files of a conversation, all together.")
+    disk_inodes: int = Field(default=65_536, ge=256, le=100_000_000, description="Number of a conversation's files.")
+    scratch_bytes: ByteSize = _size(256 * MIB, MIB, "Size of /tmp and of /dev/shm, each.")
+    outputs_bytes: ByteSize = _size(4 * GIB, MIB, "Complete outputs that are kept of a context.")
+    cpu_s: int = Field(default=0, ge=0, le=365 * 86_400, description="CPU seconds of each process; 0 = no limit.")
+    min_sandbox: MinSandbox = Field(
+        default=MinSandbox.STANDARD, description="Least isolation to start with: strong, strong-cell or standard."
+    )
+    allow_unsandboxed: bool = Field(
+        default=False, description="Start even where code cannot be isolated, with the rights of the server's user."
+    )
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="debug, info, warning or error.")
+    log_format: LogFormat = Field(
+        default=LogFormat.AUTO, description="json, console, or auto: json unless a terminal reads it."
+    )
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name for part in value.split(",") if (name := part.strip()))
+        return value
+
+    @field_validator("preload")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{_shown(name)} is no module name")
+        return names
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:
+        """From the environment and `flags` (None: not given). Raises SetupFailed: one line that names what is wrong."""
+        _refuse_unknown_variables(cls.model_fields)
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise SetupFailed(_first_fault(error.errors(include_url=False)[0], given)) from None
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _refuse_unknown_variables(known: Iterable[str]) -> None:
+    """A misspelt variable would otherwise be a limit that silently does not hold."""
+    names = [variable_of(name) for name in known]
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in names:
+            near = difflib.get_close_matches(variable, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else "the README lists all settings."
+            raise SetupFailed(f"{_shown(variable)} is no setting; {hint}")
+
+
+def _first_fault(fault: ErrorDetails, given: Mapping[str, Any]) -> str:
+    reason = fault["msg"].removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    source = flag_of(name) if name in given else variable_of(name)
+    return f"{source} is {_shown(fault['input'])}: {reason[0].lower()}{reason[1:]}."
+
+
+def _shown(value: object) -> str:
+    text = ascii(value) if isinstance(value, str) else ascii(str(value))
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
