@@ -154,8 +154,11 @@ class Cell:
         """The sandbox's own directory, as its code sees it."""
         return "/work" if self._has_rooms else os.path.join(self._cell_dir, self._sandbox_name(sandbox))
 
-    async def spawn(self, sandbox: str, on_exit: Callable[[WorkerExit], None], directory: str = "") -> Spawned:
-        """Fork a worker into a sandbox; `directory` names one in `work_dir` that is made for it to start in.
+    async def spawn(
+        self, sandbox: str, on_exit: Callable[[WorkerExit], None], name: str = "", *, own_directory: bool = True
+    ) -> Spawned:
+        """Fork a worker into a sandbox. `name` is what its context is called there: the outputs of its runs go by it,
+        and with `own_directory` one of that name is made in `work_dir` for it to start in.
 
         `on_exit` is called once, after this has returned, when the worker ends before it is destroyed. Raises
         EngineUnavailable where a worker cannot be had. Safe to cancel.
@@ -168,9 +171,15 @@ class Cell:
             raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
         worker = _Worker(sandbox, on_exit, self._loop.create_future())
         self._workers[worker_id] = worker
-        if directory and self._outputs_fd is not None:
-            os.close(self.open_outputs(sandbox, directory))
-        order = {"op": "spawn", "worker": worker_id, "sandbox": self._sandbox_name(sandbox), "directory": directory}
+        if name and self._outputs_fd is not None:
+            os.close(self.open_outputs(sandbox, name))
+        order = {
+            "op": "spawn",
+            "worker": worker_id,
+            "sandbox": self._sandbox_name(sandbox),
+            "outputs": name,
+            "directory": name if own_directory else "",
+        }
         try:
             channel.send(order, ends.theirs)
             pidfd = await asyncio.shield(worker.born)
@@ -188,8 +197,8 @@ class Cell:
         """Whether the outputs of runs can be put where the code itself can read them."""
         return self._outputs_fd is not None
 
-    def open_outputs(self, sandbox: str, directory: str) -> int:
-        """The directory for the outputs of the context that was spawned into `directory`; the caller closes it.
+    def open_outputs(self, sandbox: str, name: str) -> int:
+        """The directory for the outputs of the context that was spawned by that name; the caller closes it.
 
         Raises OSError.
         """
@@ -197,15 +206,15 @@ class Cell:
             raise OSError(errno.ENOTSUP, "this cell cannot store outputs")
         sandbox_fd = make_directory(self._outputs_fd, self._sandbox_name(sandbox))
         try:
-            return make_directory(sandbox_fd, directory)
+            return make_directory(sandbox_fd, name)
         finally:
             os.close(sandbox_fd)
 
-    def outputs_dir(self, sandbox: str, directory: str) -> str:
+    def outputs_dir(self, sandbox: str, name: str) -> str:
         """What the code calls that directory, which it may read."""
         if self._has_rooms:
             return OUTPUTS_INSIDE
-        return os.path.join(self._cell_dir, "outputs", self._sandbox_name(sandbox), directory)
+        return os.path.join(self._cell_dir, "outputs", self._sandbox_name(sandbox), name)
 
     async def open_work(self, sandbox: str) -> int:
         """The sandbox's directory, as a descriptor for `files`; the caller closes it. Raises EngineUnavailable."""

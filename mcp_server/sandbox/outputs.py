@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mcp_server.model import StoredOutput, Stream
@@ -43,10 +44,10 @@ class OutputQuota:
 
 
 class RunOutputs:
-    """The two streams of one run. `context_fd` is its context's directory, and `path` what the code inside calls it."""
+    """The two streams of one run. `open_context` opens its context's directory, which the code inside calls `path`."""
 
-    def __init__(self, context_fd: int, number: int, path: str, uri: str, quota: OutputQuota) -> None:
-        self._context_fd = context_fd
+    def __init__(self, open_context: Callable[[], int], number: int, path: str, uri: str, quota: OutputQuota) -> None:
+        self._open_context = open_context
         self._name = f"run-{number}"
         self._path = f"{path}/{self._name}"
         self._uri = f"{uri}/{number}"
@@ -89,21 +90,26 @@ class RunOutputs:
         self.close()
         if self in self._quota.runs:
             self._quota.runs.remove(self)
-            directory_fd = make_directory(self._context_fd, self._name)
-            try:
+            with self._directory() as directory_fd:
                 for name in os.listdir(directory_fd):
                     os.unlink(name, dir_fd=directory_fd)
-            finally:
-                os.close(directory_fd)
-            os.rmdir(self._name, dir_fd=self._context_fd)
         self._quota.used_bytes -= self._stored_bytes
 
     def _open(self, name: str) -> int:
         if self not in self._quota.runs:
             self._quota.runs.append(self)
-        directory_fd = make_directory(self._context_fd, self._name)
-        try:
+        with self._directory() as directory_fd:
             return create_file(directory_fd, name)
+
+    @contextmanager
+    def _directory(self) -> Iterator[int]:
+        context_fd = self._open_context()
+        try:
+            directory_fd = make_directory(context_fd, self._name)
+        finally:
+            os.close(context_fd)
+        try:
+            yield directory_fd
         finally:
             os.close(directory_fd)
 

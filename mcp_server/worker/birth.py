@@ -20,13 +20,14 @@ DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT
 class Order:
     """A worker as the host asked for it: its number and tag, its sandbox, and its ends of socket and pipes."""
 
-    __slots__ = ("worker", "tag", "sandbox", "directory", "work", "plan", "fds", "report")
+    __slots__ = ("worker", "tag", "sandbox", "directory", "outputs", "work", "plan", "fds", "report")
 
     def __init__(self, message: Dict[str, Any], plan: Dict[str, Any], fds: List[int], report: socket.socket) -> None:
         self.worker: int = message["worker"]
         self.tag: int = plan["first_tag"] + self.worker
         self.sandbox: str = message["sandbox"]
         self.directory: str = message["directory"]
+        self.outputs: str = message["outputs"]
         self.work = ""
         self.plan = plan
         self.fds = fds

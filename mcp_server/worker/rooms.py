@@ -157,8 +157,8 @@ class Rooms:
         """The worker's steps into its room. The order counts: each gives up what the ones before it needed."""
         trees = [(WORK, linux.open_tree(sandbox.work))]
         trees += [(path, linux.open_tree(path)) for path in view.mounts_beneath([WORK])]
-        outputs = os.path.join(view.OUTPUTS_DIR, order.sandbox, order.directory)
-        if order.directory and os.path.isdir(outputs):
+        outputs = os.path.join(view.OUTPUTS_DIR, order.sandbox, order.outputs)
+        if order.outputs and os.path.isdir(outputs):
             tree = linux.open_tree(outputs)
             linux.mount_setattr("", view.READ_ONLY, dir_fd=tree)
             trees.append((OUTPUTS, tree))

@@ -13,17 +13,22 @@ from mcp_server.engine.local import LocalEngine
 from mcp_server.engine.scripted import ScriptedEngine
 from mcp_server.model import EngineCapabilities
 from mcp_server.sandbox.cell import Cell
-from mcp_server.sandbox.policy import CellPlan
+from mcp_server.sandbox.policy import CellPlan, Tier
 from tests.contract import situations
 
 
-@pytest.fixture(params=["scripted", "local"])
+def local_engine(plan: CellPlan) -> LocalEngine:
+    return LocalEngine(lambda: Cell(plan), EngineCapabilities("local", plan.tier))
+
+
+@pytest.fixture(params=["scripted", "local", "local-strong"])
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     match request.param:
         case "scripted":
             yield ScriptedEngine(situations.SCRIPTS)
         case "local":
-            plan = CellPlan(python=sys.executable, state_dir=str(tmp_path / "state"))
-            yield LocalEngine(lambda: Cell(plan), EngineCapabilities("local", plan.tier))
+            yield local_engine(CellPlan(python=sys.executable, state_dir=str(tmp_path / "state")))
+        case "local-strong":
+            yield local_engine(CellPlan(python=sys.executable, state_dir=str(tmp_path / "state"), tier=Tier.STRONG))
         case unknown:
             raise ValueError(unknown)
