@@ -72,7 +72,9 @@ class SealFailed(OSError):
 
 
 def _text(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else "%s: %s" % (error.strerror, error.filename)
+    return str(error)
 
 
 def seal(plan: Dict[str, Any]) -> None:
@@ -80,14 +82,22 @@ def seal(plan: Dict[str, Any]) -> None:
 
     Nothing of it can be taken off again. Half done is not usable: on an error the process has to end.
     """
+    program = b""
+
+    def read() -> None:
+        nonlocal program
+        if plan["seccomp"] is not None:
+            program = read_program(plan["seccomp"])
+
     layers: Tuple[Tuple[str, Callable[[], None]], ...] = (
+        ("seccomp", read),  # while the file can still be seen
         ("oom_score_adj", die_first_of_memory),
         ("rlimits", lambda: set_limits(plan["rlimits"])),
         ("no_new_privs", linux.set_no_new_privileges),
         ("landlock", lambda: restrict_files(plan["landlock"])),
         ("capabilities", drop_capabilities),
         ("dumpable", lambda: linux.set_dumpable(plan["landlock"] is not None)),
-        ("seccomp", lambda: filter_system_calls(plan["seccomp"])),
+        ("seccomp", lambda: filter_system_calls(program)),
     )
     for layer, put_on in layers:
         try:
@@ -173,10 +183,10 @@ def drop_capabilities() -> None:
     linux.drop_capabilities()
 
 
-def filter_system_calls(name: Any) -> None:
-    """Load a program of `seccomp/` for this machine."""
-    if name is not None:
-        linux.load_seccomp_filter(read_program(name))
+def filter_system_calls(program: bytes) -> None:
+    """Load a program; an empty one is none."""
+    if program:
+        linux.load_seccomp_filter(program)
 
 
 @functools.lru_cache(maxsize=None)
