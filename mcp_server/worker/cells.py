@@ -25,6 +25,9 @@ _FUTURE_FLAGS = 0
 for _name in __future__.all_feature_names:
     _FUTURE_FLAGS |= getattr(__future__, _name).compiler_flag
 
+_COROUTINE = 0x80
+"""CO_COROUTINE of `inspect`, which is dear to import."""
+
 _AFTER_EXPRESSION = re.compile(r"#[^\n]*|[^;]")
 
 
@@ -34,6 +37,15 @@ class Cell(NamedTuple):
     body: CodeType | None
     last: CodeType | None
     shown: bool
+
+    @property
+    def awaits(self) -> bool:
+        return any(is_coroutine(code) for code in (self.body, self.last) if code is not None)
+
+
+def is_coroutine(code: CodeType) -> bool:
+    """Whether evaluating the code gives a coroutine that is to be awaited."""
+    return bool(code.co_flags & _COROUTINE)
 
 
 class Compiler:

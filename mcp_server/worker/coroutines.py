@@ -10,13 +10,14 @@ import contextvars
 import os
 import selectors
 import sys
-from collections.abc import Coroutine
 from types import FrameType
 from typing import Any
 
+from .cells import Cell, is_coroutine
 from .interrupts import Interrupts
 
 _MACHINERY = (os.path.dirname(os.path.abspath(asyncio.__file__)) + os.sep, os.path.abspath(selectors.__file__))
+_OWN = os.path.dirname((lambda: None).__code__.co_filename) + os.sep
 _MOST_CANCELS = 3
 """A task may catch its cancellation; one that does so this often is left pending."""
 
@@ -29,9 +30,10 @@ class Awaiter:
         self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """The coroutine's value. An interrupt ends it and leaves the loop usable."""
+    def run(self, cell: Cell, namespace: dict[str, Any]) -> Any:
+        """The value of the cell's last expression. An interrupt ends the cell and leaves the loop usable."""
         loop = self._open_loop()
+        coroutine = _run_cell(cell, namespace)
         if sys.version_info >= (3, 11):
             task = loop.create_task(coroutine, context=self._context)
         else:
@@ -68,6 +70,17 @@ class Awaiter:
             task.exception()  # looked at, so that its end is not reported as "never retrieved"
 
 
+async def _run_cell(cell: Cell, namespace: dict[str, Any]) -> Any:
+    """All of a cell on the loop, also the half that does not await: it may make tasks."""
+    value = None
+    for code in (cell.body, cell.last):
+        if code is not None:
+            value = eval(code, namespace)  # noqa: S307  (what the worker is for)
+            if is_coroutine(code):
+                value = await value
+    return value if cell.last is not None else None
+
+
 class _Diversion:
     """Turns an interrupt that hits the event loop's own code into the cancellation of the cell's task.
 
@@ -79,6 +92,8 @@ class _Diversion:
         self.used = False
 
     def __call__(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+            frame = frame.f_back  # a stream's write: what matters is who called it
         if frame is None or not frame.f_code.co_filename.startswith(_MACHINERY):
             return False
         if self.used or self._task.done():

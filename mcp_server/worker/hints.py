@@ -40,6 +40,8 @@ def hint(error: BaseException) -> str:
         return _missing_name(getattr(error, "name", None), error.__traceback__)
     if isinstance(error, AttributeError):
         return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
+    if type(error) is RuntimeError and error.args == ("no running event loop",):
+        return "A cell that awaits at its top level runs on the context's event loop; this one does not await."
     if isinstance(error, ImportError) and error.name in sys.modules:
         return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
     return ""

@@ -7,11 +7,11 @@ import contextvars
 import os
 import sys
 import time
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from . import commands, frames, tracebacks
-from .cells import Compiler
+from .cells import Cell, Compiler
 from .channel import Channel
 from .display import Display
 from .interrupts import Interrupts
@@ -27,11 +27,7 @@ _get_recursion_limit = sys.getrecursionlimit
 _set_recursion_limit = sys.setrecursionlimit
 _get_trace = sys.gettrace
 _set_trace = sys.settrace
-_run_code = exec
 _evaluate = eval
-
-_COROUTINE = 0x80
-"""CO_COROUTINE of `inspect`, which is dear to import."""
 
 _LEAST_RECURSION = 1000
 """Python's default; reporting an error needs some depth too."""
@@ -123,23 +119,18 @@ class Context:
         if self._trace is not None:
             _set_trace(self._trace)
         self._globals.pop("__warningregistry__", None)  # else a warning is shown once per line number of all cells
-        if cell.body is not None:
-            self._run(cell.body)
-        if cell.last is not None:
-            value = self._run(cell.last)
-            if value is not None:
-                builtins._ = value  # type: ignore[attr-defined]
-                if cell.shown:
-                    self._display.show_result(value)
+        value = self._await(cell) if cell.awaits else self._variables.run(_evaluate_cell, cell, self._globals)
+        if value is not None:
+            builtins._ = value  # type: ignore[attr-defined]
+            if cell.shown:
+                self._display.show_result(value)
 
-    def _run(self, code: CodeType) -> Any:
-        if code.co_flags & _COROUTINE:
-            if self._awaiter is None:
-                from .coroutines import Awaiter
+    def _await(self, cell: Cell) -> Any:
+        if self._awaiter is None:
+            from .coroutines import Awaiter  # asyncio is dear to import, where nothing awaits
 
-                self._awaiter = Awaiter(self._interrupts, self._variables)
-            return self._awaiter.run(_evaluate(code, self._globals))
-        return self._variables.run(_evaluate, code, self._globals)
+            self._awaiter = Awaiter(self._interrupts, self._variables)
+        return self._awaiter.run(cell, self._globals)
 
     def _ending_of(self, error: BaseException) -> Ending:
         if isinstance(error, SystemExit):
@@ -161,6 +152,13 @@ class Context:
             os.write(2, ending.failure.traceback.encode("utf-8", "backslashreplace") + b"\n")
         self._streams.end()
         _exit_process((ending.exit_code or 0) & 0xFF if ending.failure is None else 1)
+
+
+def _evaluate_cell(cell: Cell, namespace: dict[str, Any]) -> Any:
+    """The value of the last expression, None where there is none."""
+    if cell.body is not None:
+        _evaluate(cell.body, namespace)
+    return None if cell.last is None else _evaluate(cell.last, namespace)
 
 
 def _fresh_main() -> dict[str, Any]:

@@ -120,6 +120,7 @@ class Streams:
     def __init__(self) -> None:
         self._spares = {1: os.dup(1), 2: os.dup(2)}
         self._files = {number: _identity(number) for number in self._spares}
+        self._flush_c: Callable[[None], int] | None = None
         self._make_output()
         self._make_input()
         os.register_at_fork(after_in_child=self._renew_locks)
@@ -135,8 +136,15 @@ class Streams:
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
     def end(self) -> None:
-        """Flush what a run wrote, into the descriptors as it left them, and then put them back."""
+        """Flush what a run wrote, into the descriptors as it left them, and then put them back.
+
+        The buffers of C code are flushed where `ctypes` is loaded (numpy loads it), as nothing else reaches them.
+        """
         flushed = self._flush()
+        if self._flush_c is None and "ctypes" in sys.modules:
+            self._flush_c = _c_flush()
+        if self._flush_c is not None:
+            self._flush_c(None)
         self._restore_descriptors()
         if not flushed:
             self._flush()
@@ -174,6 +182,15 @@ class Streams:
         self.stderr.renew_lock()
 
 
+def _c_flush() -> Callable[[None], int] | None:
+    """C's fflush; with None it flushes all of C's streams."""
+    loader: Any = getattr(sys.modules["ctypes"], "CDLL", None)
+    if loader is None:  # still being imported, by a thread
+        return None
+    flush: Callable[[None], int] = loader(None).fflush
+    return flush
+
+
 def _identity(descriptor: int) -> tuple[int, int] | None:
     """Which file a descriptor stands for; None where it is closed."""
     try:
@@ -185,6 +202,6 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
 
 def _usable(stream: io.TextIOWrapper) -> bool:
     try:
-        return not stream.closed
+        return not stream.closed and (stream.line_buffering or not stream.writable())
     except ValueError:  # detached
         return False

@@ -21,8 +21,8 @@ WORKER_DIR = Path(frames.__file__).parent
 
 BOOTSTRAP = """
 import importlib.util, socket, sys
-name = "_code_interpreter_worker"
-spec = importlib.util.spec_from_file_location(name, sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
+name, place = "_code_interpreter_worker", sys.argv[1]
+spec = importlib.util.spec_from_file_location(name, place + "/__init__.py", submodule_search_locations=[place])
 module = importlib.util.module_from_spec(spec)
 sys.modules[name] = module
 spec.loader.exec_module(module)
@@ -67,7 +67,7 @@ class Run:
     @property
     def error(self) -> dict[str, str]:
         error = self.end["error"]
-        assert isinstance(error, dict), "the run did not fail: %r %r" % (self.stdout, self.end)
+        assert isinstance(error, dict), f"the run did not fail: {self.stdout!r} {self.end!r}"
         return error
 
     @property
@@ -150,7 +150,7 @@ class WorkerProcess:
 
     def interrupt_when(self, code: str, sign: bytes = b"ready") -> Run:
         """Run code and send SIGINT once it has printed `sign`."""
-        sent = []
+        sent: list[bool] = []
 
         def look(output: bytes) -> None:
             if sign in output and not sent:
@@ -164,13 +164,13 @@ class WorkerProcess:
         deadline = time.monotonic() + PATIENCE_S
         while not self._frames:
             readable = self._wait(max(0.0, deadline - time.monotonic()))
-            assert readable, "no frame in %g s; output: %r" % (PATIENCE_S, self._output)
+            assert readable, f"no frame in {PATIENCE_S:g} s; output: {self._output!r}"
             for descriptor in readable:
                 if descriptor == self.socket.fileno():
                     data = self.socket.recv(1 << 20)
                     if not data:
                         self._drain()
-                        raise WorkerDied("exit code %r, output %r" % (self.process.wait(PATIENCE_S), self._output))
+                        raise WorkerDied(f"exit code {self.process.wait(PATIENCE_S)}, output {self._output!r}")
                     self._frames += self._decoder.feed(data)
                 else:
                     self._read(descriptor)
@@ -182,7 +182,7 @@ class WorkerProcess:
         deadline = time.monotonic() + PATIENCE_S
         while sign not in self._output[self._stdout.fileno()]:
             readable = self._wait(max(0.0, deadline - time.monotonic()))
-            assert readable, "%r did not come: %r" % (sign, self._output)
+            assert readable, f"{sign!r} did not come: {self._output!r}"
             assert self.socket.fileno() not in readable, "a frame outside a run"
             for descriptor in readable:
                 self._read(descriptor)
