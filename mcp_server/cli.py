@@ -258,31 +258,33 @@ def _texts(service: Service, settings: Settings, warmth: Warmth | None) -> Texts
 
 
 async def _serve_stdio(settings: Settings) -> int:
-    from mcp_server import stdio
+    from mcp_server import stdio_server
     from mcp_server.app import build_server
 
     engine, cells = _local_engine(settings)
     service = _service(engine, settings)
     await service.start()
     try:
-        return await stdio.serve(build_server(service, settings, _texts(service, settings, cells.warmth), "stdio"))
+        return await stdio_server.serve(
+            build_server(service, settings, _texts(service, settings, cells.warmth), "stdio")
+        )
     finally:
         await service.close()
 
 
 async def _serve_http(settings: Settings, host: str, port: int) -> int:
-    from mcp_server import http
+    from mcp_server import http_server
     from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address
 
     refuse_public_address(host)
-    with http.bind(host, port) as listener:
+    with http_server.bind(host, port) as listener:
         engine, cells = _local_engine(settings)
         service = _service(engine, settings)
         await service.start()
         try:
             server = build_server(service, settings, _texts(service, settings, cells.warmth))
             url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{MCP_PATH}"
-            return await http.serve(build_asgi(server, host), listener, url)
+            return await http_server.serve(build_asgi(server, host), listener, url)
         finally:
             await service.close()
 

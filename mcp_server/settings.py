@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     workspace_read_only: bool = Field(default=False, description="The workspace can be read but not changed.")
     state_dir: str = Field(
         default="",
-        description="Where running contexts keep files; empty: ~/.local/state/mcp-code-interpreter, or as XDG_STATE_HOME says.",
+        description="Where contexts keep files; empty = ~/.local/state/mcp-code-interpreter (XDG_STATE_HOME).",
     )
     memory_bytes: ByteSize = _size(4 * GIB, 128 * MIB, "Memory of each process of a context.")
     processes: int = Field(default=256, ge=8, le=100_000, description="Processes and threads of a conversation.")

@@ -1,8 +1,9 @@
 """The log: one event a line on stderr, JSON unless a terminal reads it. Never code, output or argument values.
 
-An event's name is stable; `EVENTS` lists them all. What users control (ids, paths, header values) is escaped, so that no
-control character of theirs reaches an operator's terminal. Nothing here waits for whoever reads stderr: a client that
-does not read it loses lines, which are counted, and hangs nobody.
+An event's name is stable; `EVENTS` lists them all. What users control (paths, header values) is escaped, so that no
+control character of theirs reaches an operator's terminal, and handles are shortened, since knowing one is the right to
+use it. Nothing here waits for whoever reads stderr: a client that does not read it loses lines, which are counted, and
+hangs nobody.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 import traceback
@@ -54,6 +56,8 @@ MAX_WAITING_LINES = 1_000
 
 FLUSH_S = 1.0
 """How long the end of the process waits for the log to be read."""
+
+_HANDLE = re.compile(r"(ctx_[\w-]{8})[\w-]{8,}")
 
 Event = MutableMapping[str, Any]
 
@@ -134,10 +138,10 @@ def configure(level: LogLevel, log_format: LogFormat, stream: TextIO | None = No
 
 
 def escape_values(_logger: object, _method: str, event: Event) -> Event:
-    """Strings become printable and bounded; what is neither text nor a number becomes text first."""
+    """Strings become printable and bounded, without whole handles; what is neither text nor number becomes text."""
     for key, value in event.items():
         if not (value is None or isinstance(value, bool | int | float)):
-            event[key] = printable(value if isinstance(value, str) else str(value))
+            event[key] = _HANDLE.sub(r"\1…", printable(str(value)))
     return event
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server.errors import SetupFailed
 
@@ -31,26 +31,73 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-async def serve(app: Starlette, listener: socket.socket, url: str) -> int:
+async def serve(app: ASGIApp, listener: socket.socket, url: str) -> int:
     """Serve until a signal comes. Gives the exit status."""
+    streams = StandingStreams(app)
     config = uvicorn.Config(
-        app,
+        streams,
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(GRACE_S),
     )
-    server = _Listener(config)
+    server = _Listener(config, streams)
     _log.info("server.listening", url=url)
     await server.serve([listener])
     return 128 + server.stopped_by if server.stopped_by else 0
 
 
+class StandingStreams:
+    """Ends the streams that clients of the older protocol hold open for notifications, when the server stops.
+
+    They carry no call, and waiting for them would take the whole of `GRACE_S` at each stop.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._stopping = asyncio.Event()
+
+    def end(self) -> None:
+        self._stopping.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        open_ended = False
+
+        async def note_end(message: Message) -> None:
+            nonlocal open_ended
+            open_ended = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        await self._app(scope, self._until_stop(receive), note_end)
+        if open_ended and self._stopping.is_set():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _until_stop(self, receive: Receive) -> Receive:
+        async def receive_or_stop() -> Message:
+            received = asyncio.ensure_future(receive())
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            try:
+                await asyncio.wait({received, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                return received.result() if received.done() else {"type": "http.disconnect"}
+            finally:
+                received.cancel()
+                stopping.cancel()
+
+        return receive_or_stop
+
+
 class _Listener(uvicorn.Server):
     """uvicorn would die of the signal once more when it has stopped; here the exit status says which it was."""
 
-    stopped_by = 0
+    def __init__(self, config: uvicorn.Config, streams: StandingStreams) -> None:
+        super().__init__(config)
+        self.stopped_by = 0
+        self._streams = streams
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -69,3 +116,4 @@ class _Listener(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
         self.stopped_by = self.stopped_by or number
+        self._streams.end()
