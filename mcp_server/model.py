@@ -237,3 +237,13 @@ class FileChange:
     kind: str
     size_bytes: int
     mime: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPage:
+    """Lines ``first_line`` to ``first_line + lines - 1`` of a stored output, counted from 0; ``more``: others follow."""
+
+    text: str
+    first_line: int
+    lines: int
+    more: bool

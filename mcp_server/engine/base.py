@@ -13,9 +13,57 @@ Law, held by `tests/contract/` for every implementation:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from mcp_server.model import ContextInfo, ContextSpec, EngineCapabilities, Outcome, RunRequest, Sink, Status
+from mcp_server.model import (
+    ContextInfo,
+    ContextSpec,
+    EngineCapabilities,
+    FileChange,
+    Outcome,
+    OutputPage,
+    RunRequest,
+    Sink,
+    Status,
+    StoredOutput,
+    Stream,
+)
+
+
+class RunOutputs(Protocol):
+    """Takes in the complete output of one run, for whoever wants more than a report shows."""
+
+    def take(self, stream: Stream, data: bytes) -> None:
+        """The next bytes. Raises OSError where they cannot be stored: give up then, with `remove`."""
+
+    def keep(self, stream: Stream) -> StoredOutput | None:
+        """Somebody is about to be told of it: where it is, or None where it had to make room. Raises OSError."""
+
+    def finish(self) -> None:
+        """The run has ended. Raises OSError."""
+
+    def close(self) -> None:
+        """Its last report has been given; what was kept stays. Idempotent."""
+
+    def remove(self) -> None:
+        """Take away what was kept. Idempotent."""
+
+
+class ContextFiles(Protocol):
+    """What an engine with ``outputs`` and ``files`` among its capabilities knows of a context's files."""
+
+    async def begin(self, run: int) -> RunOutputs:
+        """A run is about to begin."""
+
+    async def changes(self, elapsed_s: float) -> tuple[Sequence[FileChange], str]:
+        """The files made or changed since `begin`, and why not all were looked at, where that is so."""
+
+    async def read_output(self, run: int, stream: Stream, offset: int, limit: int) -> OutputPage:
+        """At most `limit` lines of a stored output, from line `offset` on. Raises CallerError where there is none."""
+
+    async def read_file(self, path: str, limit_bytes: int) -> bytes:
+        """A regular file beneath the context's work directory. Raises CallerError."""
 
 
 class Engine(Protocol):
@@ -43,6 +91,9 @@ class Engine(Protocol):
         False where nothing runs. Returns at once; code that ignores the interrupt is killed after the grace period
         and its variables are lost.
         """
+
+    def files(self, context_id: str) -> ContextFiles | None:
+        """The files of a context; None where this engine keeps none, or does not know it."""
 
     async def delete(self, context_id: str) -> None:
         """End a context with everything that it started. A running `execute` returns `cancelled`. Unknown ids pass."""

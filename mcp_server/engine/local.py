@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
+from mcp_server.engine.base import ContextFiles
+from mcp_server.engine.files import LocalFiles, SandboxFiles
 from mcp_server.engine.process import Died, WorkerProcess
 from mcp_server.engine.turn import Ended
 from mcp_server.errors import CodeInterpreterError, EngineUnavailable, UnknownContext
@@ -26,12 +29,16 @@ from mcp_server.model import (
     Status,
 )
 from mcp_server.sandbox.cell import Cell, Spawned, WorkerExit
+from mcp_server.sandbox.limits import Ceilings, Excess, MemoryKeeper, Unlimited, memory_keeper
 
 HANDLE_BYTES = 16
 """128 bits from a secure source: without authentication, knowing a handle is the right to use it."""
 
-DIRECTORY_CHARS = 12
-"""A context's own directory is named by the beginning of its handle: enough to be its own, and not the whole secret."""
+NAME_CHARS = 12
+"""Within its sandbox a context is called by the beginning of its handle: enough to be its own, not the whole secret."""
+
+OUTPUTS_QUOTA_BYTES = 256 * 1024 * 1024
+"""Per sandbox, of complete outputs on file."""
 
 INTERRUPT_GRACE_S = 2.0
 """How long code may take to end after SIGINT before it is killed and its variables are lost."""
@@ -41,15 +48,31 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """A process and the cell it lives in."""
+    """A process, the cell it lives in, and who watches its memory."""
 
     cell: Cell
     process: WorkerProcess
+    memory: MemoryKeeper
+    tag: int
+
+    def judge(self, worker_exit: WorkerExit) -> None:
+        """Tell the process of its end, and which limit it was killed for."""
+        excess = self.memory.excess(self.tag) if worker_exit.signal == signal.SIGKILL else None
+        self.process.on_exit(
+            replace(
+                worker_exit,
+                out_of_memory=excess is Excess.MEMORY,
+                too_many_processes=excess is Excess.PROCESSES,
+            )
+        )
 
     async def end(self) -> None:
         """Kill it and all that it started, then close what the host holds of it. Idempotent."""
         await self.cell.destroy(self.process.worker_id)
-        self.process.on_exit(WorkerExit(exit_code=None, signal=9))  # whoever still waits; an exit seen before stands
+        self.memory.release(self.tag)
+        self.process.on_exit(
+            WorkerExit(exit_code=None, signal=signal.SIGKILL)
+        )  # whoever still waits; an exit seen before stands
         await self.process.close()
 
 
@@ -70,6 +93,13 @@ class _Context:
     stop_reason: Status | None = None
     grace: asyncio.TimerHandle | None = None
     deleted: bool = False
+    files: LocalFiles | None = None
+    home: Cell | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called within its sandbox."""
+        return self.info.context_id[:NAME_CHARS]
 
 
 class LocalEngine:
@@ -80,10 +110,16 @@ class LocalEngine:
         new_cell: Callable[[], Cell],
         capabilities: EngineCapabilities,
         interrupt_grace_s: float = INTERRUPT_GRACE_S,
+        outputs_quota_bytes: int = OUTPUTS_QUOTA_BYTES,
+        ceilings: Ceilings | None = None,
     ) -> None:
         self._new_cell = new_cell
         self._capabilities = capabilities
         self._grace_s = interrupt_grace_s
+        self._outputs_quota_bytes = outputs_quota_bytes
+        self._sandbox_files: dict[str, SandboxFiles] = {}
+        self._ceilings = ceilings
+        self._memory: MemoryKeeper = Unlimited()
         self._contexts: dict[str, _Context] = {}
         self._cell: Cell | None = None
         self._cell_start = asyncio.Lock()
@@ -95,6 +131,9 @@ class LocalEngine:
         return self._capabilities
 
     async def start(self) -> None:
+        if self._ceilings is not None:
+            self._memory = memory_keeper(self._ceilings, lambda _tag: _log.warning("context.over_memory"))
+            _log.info("memory.keeper", keeper=self._memory.name, ceiling_bytes=self._ceilings.memory_bytes)
         await self._warm_cell()
 
     async def create(self, spec: ContextSpec, late: Sink) -> ContextInfo:
@@ -131,6 +170,10 @@ class LocalEngine:
         self._stop(context, reason)
         return True
 
+    def files(self, context_id: str) -> ContextFiles | None:
+        context = self._contexts.get(context_id)
+        return context.files if context is not None else None
+
     async def delete(self, context_id: str) -> None:
         context = self._contexts.pop(context_id, None)
         if context is None:
@@ -138,10 +181,15 @@ class LocalEngine:
         context.deleted = True
         context.stop_reason = Status.CANCELLED
         await self._end_worker(context)
+        if context.files is not None:
+            context.files.remove()
 
     async def delete_sandbox(self, sandbox_id: str) -> None:
         for context_id in [key for key, context in self._contexts.items() if context.spec.sandbox_id == sandbox_id]:
             await self.delete(context_id)
+        files = self._sandbox_files.pop(sandbox_id, None)
+        if files is not None:
+            files.close()
         if self._cell is not None:
             await self._cell.delete_sandbox(sandbox_id)
 
@@ -151,9 +199,13 @@ class LocalEngine:
             await self.delete(context_id)
         if self._errands:
             await asyncio.wait(self._errands)
+        for files in self._sandbox_files.values():
+            files.close()
+        self._sandbox_files.clear()
         if self._cell is not None:
             cell, self._cell = self._cell, None
             await cell.close()
+        self._memory.close()
 
     # -- one run --------------------------------------------------------------------------------------------------
 
@@ -173,8 +225,10 @@ class LocalEngine:
         try:
             if context.stop_reason is not None:  # told to stop while the worker was starting
                 self._stop(context, context.stop_reason)
+            self._memory.busy(worker.tag)
             end = await worker.process.run(request, sink)
         finally:
+            self._memory.idle(worker.tag)
             for handle in (timer, context.grace):
                 if handle is not None:
                     handle.cancel()
@@ -213,18 +267,26 @@ class LocalEngine:
         """A worker for a context, and the directory it stands in. Nothing is left of it where this fails."""
         cell = await self._warm_cell()
         exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
-        directory = "" if context.spec.cwd or cell.plan.workspace else context.info.context_id[:DIRECTORY_CHARS]
-        spawning = asyncio.ensure_future(cell.spawn(context.spec.sandbox_id, exits.set_result, directory))
+        sandbox_id = context.spec.sandbox_id
+        own_directory = not context.spec.cwd and cell.plan.workspace is None
+        spawning = asyncio.ensure_future(
+            cell.spawn(sandbox_id, exits.set_result, context.name, own_directory=own_directory)
+        )
         try:
             spawned = await asyncio.shield(spawning)
         except asyncio.CancelledError:
             spawning.add_done_callback(lambda done: self._destroy_unwanted(cell, done))
             raise
-        worker = _Worker(cell, WorkerProcess(spawned, context.late))
-        exits.add_done_callback(lambda done: worker.process.on_exit(done.result()))
+        worker = _Worker(cell, WorkerProcess(spawned, context.late), self._memory, spawned.tag)
+        exits.add_done_callback(lambda done: worker.judge(done.result()))
         try:
-            cwd = context.spec.cwd or os.path.join(cell.work_dir(context.spec.sandbox_id), directory)
+            self._memory.admit(spawned.tag, spawned.pid)
+            own = cell.work_dir(sandbox_id)
+            cwd = context.spec.cwd or (os.path.join(own, context.name) if own_directory else own)
             return worker, await worker.process.begin(cwd, context.spec.envs)
+        except OSError as error:
+            await worker.end()
+            raise EngineUnavailable(f"The memory of a new context cannot be limited: {error}.") from error
         except CodeInterpreterError:
             await worker.end()
             raise
@@ -232,13 +294,24 @@ class LocalEngine:
             self._errand(worker.end())
             raise
 
+    def _files_of(self, context: _Context, cell: Cell) -> LocalFiles | None:
+        if not cell.stores_outputs:
+            return None
+        sandbox_id = context.spec.sandbox_id
+        files = self._sandbox_files.get(sandbox_id)
+        if files is None or files.cell is not cell:
+            files = self._sandbox_files[sandbox_id] = SandboxFiles(cell, sandbox_id, self._outputs_quota_bytes)
+        return files.of_context(context.info.context_id, context.name)
+
     def _destroy_unwanted(self, cell: Cell, spawning: asyncio.Future[Spawned]) -> None:
         if not spawning.cancelled() and spawning.exception() is None:
             spawned = spawning.result()
-            self._errand(_Worker(cell, WorkerProcess(spawned, _discard)).end())
+            self._errand(_Worker(cell, WorkerProcess(spawned, _discard), self._memory, spawned.tag).end())
 
     def _attach(self, context: _Context, worker: _Worker) -> None:
         context.worker = worker
+        if context.home is not worker.cell:
+            context.home, context.files = worker.cell, self._files_of(context, worker.cell)
         worker.process.died.add_done_callback(lambda died: self._on_death(context, worker, died.result()))
 
     def _on_death(self, context: _Context, worker: _Worker, died: Died) -> None:

@@ -40,6 +40,8 @@ class Died:
             return f"it broke the wire's rules ({self.violation}) and was killed"
         if self.exit.out_of_memory:
             return "killed for using too much memory"
+        if self.exit.too_many_processes:
+            return "killed for having too many processes"
         if self.exit.signal is not None:
             return f"killed by signal {self.exit.signal} ({_signal_name(self.exit.signal)})"
         return f"exit code {self.exit.exit_code}"

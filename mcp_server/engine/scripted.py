@@ -190,6 +190,9 @@ class ScriptedEngine:
         context = self._contexts.get(context_id)
         return context is not None and _stop(context, reason)
 
+    def files(self, context_id: str) -> None:
+        """A script has no files."""
+
     async def delete(self, context_id: str) -> None:
         context = self._contexts.pop(context_id, None)
         if context is not None:

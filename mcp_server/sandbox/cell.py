@@ -39,11 +39,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """How a worker ended: by itself (``exit_code``) or by a ``signal``. ``out_of_memory``: killed for it."""
+    """How a worker ended: by itself (``exit_code``) or by a ``signal``; and what it was killed for, where it was."""
 
     exit_code: int | None
     signal: int | None
     out_of_memory: bool = False
+    too_many_processes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Cell:
         self._sandbox_numbers = itertools.count(1)
         self._sandbox_names: dict[str, str] = {}
         self._asked: dict[tuple[str, str], asyncio.Future[tuple[str, list[int]]]] = {}
+        self._first_process_gone: asyncio.Future[None] | None = None
         self._outputs_fd: int | None = None
         self._channel: Channel | None = None
         self._zygote: Interpreter | None = None
@@ -141,6 +143,7 @@ class Cell:
             async with asyncio.timeout(self.plan.start_timeout_s):
                 self.warmth = await asyncio.shield(self._ready)
         except TimeoutError:
+            self._zygote.kill()
             await self.close()
             raise SetupFailed(
                 f"The interpreter {self.plan.python} was not ready after {self.plan.start_timeout_s:g} s "
@@ -262,6 +265,8 @@ class Cell:
     async def _bury(self, zygote: Interpreter) -> None:
         """When the zygote ends: leave nothing of the cell, and let everyone hear of it who waits."""
         end = await asyncio.shield(zygote.ended)
+        if self._first_process_gone is not None:
+            await asyncio.shield(self._first_process_gone)
         if self._channel is not None:
             self._channel.close()
         if end.status != 0 and not self._has_rooms:
@@ -301,6 +306,8 @@ class Cell:
 
     def _on_packet(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["op"]:
+            case "alive":
+                self._watch_first_process(fds[0])
             case "outputs":
                 self._on_outputs(fds[0])
             case "ready":
@@ -321,6 +328,17 @@ class Cell:
     def _on_ready(self, facts: dict[str, Any]) -> None:
         preloaded, failed = tuple(facts["preloaded"]), facts["failed"]
         self._ready.set_result(Warmth(facts["python"], preloaded, failed, facts["threads"], facts["warm_s"]))
+
+    def _watch_first_process(self, pidfd: int) -> None:
+        """What runs as zygote; where there are rooms that is not the process that was started, but its child."""
+        gone = self._first_process_gone = self._loop.create_future()
+
+        def on_end() -> None:
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+            gone.set_result(None)
+
+        self._loop.add_reader(pidfd, on_end)
 
     def _on_outputs(self, directory_fd: int) -> None:
         """Root of a container may lack what making the directory ours needs: then no file can be made in it."""

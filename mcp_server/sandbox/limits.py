@@ -96,6 +96,30 @@ def memory_keeper(ceilings: Ceilings, on_exceeded: Callable[[int], None]) -> Mem
     return GroupKeeper(parent, ceilings)
 
 
+class Unlimited:
+    """Keeps nothing: each process's own limits are all there is."""
+
+    name = "none"
+
+    def admit(self, tag: int, pid: int) -> None:
+        """Anything may come."""
+
+    def busy(self, tag: int) -> None:
+        """And do what it likes."""
+
+    def idle(self, tag: int) -> None:
+        """Or nothing."""
+
+    def excess(self, tag: int) -> None:
+        """Nothing is ever too much."""
+
+    def release(self, tag: int) -> None:
+        """It was never held."""
+
+    def close(self) -> None:
+        """There is nothing to release."""
+
+
 class GroupKeeper:
     """A memory cgroup for each context: the kernel counts every page, and kills the largest process at the ceiling."""
 

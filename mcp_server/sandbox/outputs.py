@@ -57,6 +57,11 @@ class RunOutputs:
         most = quota.limit_bytes // len(Stream)
         self._files = {stream: _StreamFile(stream.value, most, self._open, self._claim) for stream in Stream}
 
+    @property
+    def stored(self) -> bool:
+        """Whether there are files."""
+        return self in self._quota.runs
+
     def take(self, stream: Stream, data: bytes) -> None:
         """The next bytes of a stream. Raises OSError where they cannot be written."""
         if not self._removed:
@@ -88,7 +93,7 @@ class RunOutputs:
             return
         self._removed = True
         self.close()
-        if self in self._quota.runs:
+        if self.stored:
             self._quota.runs.remove(self)
             with self._directory() as directory_fd:
                 for name in os.listdir(directory_fd):
@@ -96,7 +101,7 @@ class RunOutputs:
         self._quota.used_bytes -= self._stored_bytes
 
     def _open(self, name: str) -> int:
-        if self not in self._quota.runs:
+        if not self.stored:
             self._quota.runs.append(self)
         with self._directory() as directory_fd:
             return create_file(directory_fd, name)
