@@ -28,7 +28,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     parameters.extend(_parameters())
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del wrapper.__wrapped__  # type: ignore[attr-defined]  # typer would read the flags' types from there
+    del wrapper.__wrapped__  # typer would read the flags' types from there
     return wrapper
 
 

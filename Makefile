@@ -1,0 +1,61 @@
+# make demo    the main job, as a client does it: two minutes from a fresh machine
+# make test    all tests
+# make check   style, types and the rules of who may import whom
+# make clean   remove what these made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Said in one line before anything is tried.
+PROBLEM := $(shell \
+    if [ "$$(uname -s)" != Linux ]; then echo "this needs Linux: contexts are isolated by its own means"; \
+    elif ! command -v "$(PYTHON)" >/dev/null; then echo "there is no $(PYTHON): apt-get install python3 python3-venv"; \
+    elif ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+        echo "$(PYTHON) is older than 3.11: install a newer one and name it, as in make PYTHON=python3.12"; \
+    elif ! "$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null; then \
+        echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; \
+    fi)
+
+ifneq ($(PROBLEM),)
+    ifneq ($(MAKECMDGOALS),clean)
+        $(error $(PROBLEM))
+    endif
+endif
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.data
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@echo "Making $(VENV) …"
+	@"$(PYTHON)" -m venv $(VENV)
+
+# A stamp for each set of extras: made anew when what is asked for changes.
+$(VENV)/.data: pyproject.toml | $(BIN)/python
+	@echo "Installing …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo "Installing …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test]'
+	@touch $@ $(VENV)/.data
+
+$(VENV)/.check: pyproject.toml | $(BIN)/python
+	@echo "Installing …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test,check]'
+	@touch $@ $(VENV)/.test $(VENV)/.data
