@@ -1,0 +1,100 @@
+"""The toolbox door: the main API under ``/api`` and each sandbox's toolbox under ``/toolbox/{sandbox}``, to be mounted.
+
+Serve it with `UVICORN_OPTIONS`: a server that pings cuts off readers that are slow but alive, so it must not; a
+connection whose other end is lost is found by TCP's keep-alive instead (`tune`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
+
+from mcp_server.errors import CallerError, InternalError
+from mcp_server.service import Service
+from mcp_server.toolbox.server_access import Access, Guard, refuse
+from mcp_server.toolbox.server_errors import on_fault, on_http_error, on_service_error
+from mcp_server.toolbox.server_interpreter import interpreter_routes
+from mcp_server.toolbox.server_sandboxes import Sandboxes, main_api_routes
+from mcp_server.toolbox.wire import MAX_MESSAGE_BYTES
+
+UVICORN_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "ws": "websockets-sansio",
+        "ws_max_size": MAX_MESSAGE_BYTES,
+        "ws_ping_interval": None,
+        "ws_per_message_deflate": False,
+    }
+)
+"""What a uvicorn that serves this door must be given. Compression costs more time than it saves on one machine."""
+
+KEEP_ALIVE_IDLE_S = 60
+KEEP_ALIVE_INTERVAL_S = 15
+KEEP_ALIVE_PROBES = 4
+"""A lost peer is noticed after two minutes; then its run is interrupted."""
+
+
+def routes(service: Service, access: Access | None = None) -> list[BaseRoute]:
+    """The door's two mounts. Without `access`, or with one without tokens, it serves this machine's programs alone."""
+    access = access or Access()
+    sandboxes = Sandboxes(service)
+    return [
+        Mount("/api", app=_door(main_api_routes(sandboxes), access)),
+        Mount("/toolbox", app=_door(interpreter_routes(service, sandboxes), access)),
+    ]
+
+
+def toolbox_app(service: Service, access: Access | None = None) -> Starlette:
+    """An ASGI application of this door alone, which starts and closes its service."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    return Starlette(routes=routes(service, access), lifespan=lifespan)
+
+
+def tune(listener: socket.socket) -> None:
+    """Have TCP probe silent connections and send small frames at once; what the listener accepts inherits both.
+
+    asyncio turns Nagle's algorithm off only for sockets that were made with IPPROTO_TCP spelled out; with it on, a run
+    that prints nothing takes 40 ms, the time of a delayed acknowledgement.
+    """
+    if listener.family == socket.AF_UNIX:
+        return
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
+
+
+def _door(its_routes: list[BaseRoute], access: Access) -> ASGIApp:
+    return Starlette(
+        routes=[*its_routes, WebSocketRoute("/{rest:path}", _no_such_socket)],
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={
+            HTTPException: on_http_error,
+            CallerError: on_service_error,
+            InternalError: on_service_error,
+            Exception: on_fault,
+        },
+    )
+
+
+async def _no_such_socket(asked: WebSocket) -> None:
+    await refuse(asked.scope, asked.receive, asked.send, HTTPStatus.NOT_FOUND, "There is no such socket here.")
