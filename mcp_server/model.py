@@ -58,13 +58,14 @@ class Representation:
     """One form of a displayed value: ``text/plain`` in UTF-8, ``image/png`` in bytes, and so on.
 
     ``alt`` says in a few words what is shown ("figure 640×480"); ``original_bytes`` is the size of the data before the
-    worker scaled or cut it, 0 where it is whole.
+    worker scaled or cut it, 0 where it is whole. ``path`` is the file that holds it, as the code itself names it.
     """
 
     mime: str
     data: bytes
     alt: str = ""
     original_bytes: int = 0
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +222,26 @@ class StoredOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceLink:
+    """A resource that a report names. ``name`` is what a person would call it."""
+
+    uri: str
+    name: str
+    mime: str
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What a run becomes for the model: one text, then images. ``record`` is the machine record, ready for JSON."""
+    """What a run becomes for the model: one text, then images. ``record`` is the machine record, ready for JSON.
+
+    ``links`` name resources: stored outputs, displayed values that are no text or image, files of the run's.
+    """
 
     text: str
     images: tuple[Representation, ...]
     record: Mapping[str, Any]
+    links: tuple[ResourceLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from mcp_server.model import (
     FileChange,
     Outcome,
     OutputPage,
+    ResourceLink,
     RunRequest,
     Sink,
     Status,
@@ -39,6 +40,9 @@ class RunOutputs(Protocol):
 
     def keep(self, stream: Stream) -> StoredOutput | None:
         """Somebody is about to be told of it: where it is, or None where it had to make room. Raises OSError."""
+
+    def put(self, name: str, data: bytes) -> StoredOutput | None:
+        """Store something that the run showed, under a name of its own; None where there is no room. Raises OSError."""
 
     def finish(self) -> None:
         """The run has ended. Raises OSError."""
@@ -61,6 +65,12 @@ class ContextFiles(Protocol):
 
     async def read_output(self, run: int, stream: Stream, offset: int, limit: int) -> OutputPage:
         """At most `limit` lines of a stored output, from line `offset` on. Raises CallerError where there is none."""
+
+    async def read_shown(self, run: int, name: str, limit_bytes: int) -> bytes:
+        """What a run stored with `RunOutputs.put`. Raises CallerError where there is no such thing."""
+
+    def link(self, change: FileChange) -> ResourceLink:
+        """The resource that `read_file` reads."""
 
     async def read_file(self, path: str, limit_bytes: int) -> bytes:
         """A regular file beneath the context's work directory. Raises CallerError."""

@@ -6,9 +6,10 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import BinaryIO
+from urllib.parse import quote
 
 from mcp_server.errors import InvalidArgument
-from mcp_server.model import FileChange, OutputPage, Stream
+from mcp_server.model import FileChange, OutputPage, ResourceLink, Stream
 from mcp_server.sandbox.cell import Cell
 from mcp_server.sandbox.changes import Changes, Usage, find_changes, moment_ns, usage
 from mcp_server.sandbox.files import FileRefused, read_whole_file, regular_file
@@ -80,7 +81,7 @@ class LocalFiles:
         work_path: str,
         quota: OutputQuota,
     ) -> None:
-        self._uri = f"run://{context_id}"
+        self._context_id = context_id
         self._open_outputs = open_outputs
         self._outputs_path = outputs_path
         self._work_fd = work_fd
@@ -95,7 +96,7 @@ class LocalFiles:
         work_fd = await self._work_fd()
         self._usage = usage(work_fd)
         self._since_ns = moment_ns()
-        outputs = RunOutputs(self._open_outputs, run, self._outputs_path, self._uri, self._quota)
+        outputs = RunOutputs(self._open_outputs, run, self._outputs_path, f"run://{self._context_id}", self._quota)
         self._runs = [kept for kept in self._runs if kept.stored]
         self._runs.append(outputs)
         return outputs
@@ -115,6 +116,14 @@ class LocalFiles:
             raise InvalidArgument(f"offset must be 0 or more and limit from 1 to {MAX_PAGE_LINES:,}; both count lines.")
         return await asyncio.to_thread(self._read_page, f"run-{run}/{stream.value}", offset, limit)
 
+    async def read_shown(self, run: int, name: str, limit_bytes: int) -> bytes:
+        return await asyncio.to_thread(self._read_shown, f"run-{run}/{name}", limit_bytes)
+
+    def link(self, change: FileChange) -> ResourceLink:
+        beneath = change.path.removeprefix(self._work_path + "/")
+        uri = f"work://{self._context_id}/{quote(beneath, errors='surrogateescape')}"
+        return ResourceLink(uri, beneath, change.mime or "application/octet-stream", change.size_bytes)
+
     async def read_file(self, path: str, limit_bytes: int) -> bytes:
         return await asyncio.to_thread(read_whole_file, await self._work_fd(), path, limit_bytes)
 
@@ -123,6 +132,13 @@ class LocalFiles:
         for outputs in self._runs:
             outputs.remove()
         self._runs.clear()
+
+    def _read_shown(self, path: str, limit_bytes: int) -> bytes:
+        directory_fd = self._open_outputs()
+        try:
+            return read_whole_file(directory_fd, path, limit_bytes)
+        finally:
+            os.close(directory_fd)
 
     def _read_page(self, path: str, offset: int, limit: int) -> OutputPage:
         directory_fd = self._open_outputs()

@@ -54,6 +54,7 @@ class RunOutputs:
         self._quota = quota
         self._stored_bytes = 0
         self._removed = False
+        self._closed = False
         most = quota.limit_bytes // len(Stream)
         self._files = {stream: _StreamFile(stream.value, most, self._open, self._claim) for stream in Stream}
 
@@ -77,6 +78,16 @@ class RunOutputs:
         name = stream.value
         return StoredOutput(f"{self._uri}/{name}", f"{self._path}/{name}", file.complete)
 
+    def put(self, name: str, data: bytes) -> StoredOutput | None:
+        """Store something that the run showed, under a name of its own; None where there is no room for it."""
+        if self._removed or self._closed or len(data) > self._quota.limit_bytes // len(Stream):
+            return None
+        file = _StreamFile(name, len(data), self._open, self._claim)
+        file.write(data)
+        file.flush()
+        file.close()
+        return StoredOutput(f"{self._uri}/{name}", f"{self._path}/{name}")
+
     def finish(self) -> None:
         """The run has ended, and nothing more will be taken. What is in memory can still be kept."""
         for file in self._files.values():
@@ -84,6 +95,7 @@ class RunOutputs:
 
     def close(self) -> None:
         """Every report has been given: forget what is in memory and hold no descriptor. The files stay. Idempotent."""
+        self._closed = True
         for file in self._files.values():
             file.close()
 

@@ -26,7 +26,11 @@ from mcp_server.model import (
 )
 from mcp_server.service.limits import MAX_DUE_REPORTS, MAX_QUEUED_RUNS, ServiceLimits
 from mcp_server.service.run import Run
+from mcp_server.service.store import RunStore
 from mcp_server.shaping.stream import ShapedText, StreamShaper
+
+MAX_FILE_LINKS = 20
+"""A report lists as many files by name."""
 
 LATE_WINDOW_CHARS = 2_000
 """How much of what background threads print between runs is kept to be shown."""
@@ -136,7 +140,7 @@ class LiveContext:
         self._due.append(run)
         oldest = self._due[0]
         if len(self._due) > MAX_DUE_REPORTS and oldest.done.is_set() and not oldest.waiters:
-            self._due.popleft()
+            self._due.popleft().dropped()
             self._dropped += 1
 
     def oldest_due(self) -> Run:
@@ -153,6 +157,14 @@ class LiveContext:
         if run not in self._queue:
             return 0
         return self._queue.index(run) + (self._current is not None)
+
+    async def _end(self, run: Run, outcome: Outcome) -> None:
+        files = self._engine.files(self.info.context_id)
+        if files is None or run.streamed:
+            run.end(outcome)
+            return
+        changes, incomplete = await files.changes(outcome.elapsed_s)
+        run.end(outcome, changes, [files.link(change) for change in changes[:MAX_FILE_LINKS]], incomplete)
 
     def reported(self, run: Run) -> None:
         """The report of the run's end has been given."""
@@ -182,6 +194,7 @@ class LiveContext:
     def abandon(self, run: Run) -> None:
         """The call of a run was cancelled and no other waits: take it from the queue, or interrupt it."""
         self.reported(run)
+        run.dropped()
         if run in self._queue:
             self._queue.remove(run)
             run.end(Outcome(Status.CANCELLED, detail="it was cancelled before it began"))
@@ -228,8 +241,10 @@ class LiveContext:
     async def _carry_out(self, run: Run) -> None:
         request = RunRequest(run.number, run.call.code, run.timeout_s, run.call.envs)
         late = self._late.cut_raw() if run.streamed else None
-        run.begin(self._late.cut())
+        files = self._engine.files(self.info.context_id)
         try:
+            outputs = await files.begin(run.number) if files is not None and not run.streamed else None
+            run.begin(self._late.cut(), RunStore(outputs))
             if late is not None and (wait := run.take(late)) is not None:
                 await wait
             outcome = await self._engine.execute(self.info.context_id, request, run.take)
@@ -245,7 +260,7 @@ class LiveContext:
                 state=outcome.state,
                 elapsed_s=round(outcome.elapsed_s, 4),
             )
-            run.end(outcome)
+            await self._end(run, outcome)
         finally:
             if not run.done.is_set():
                 run.fail(InternalError("The run could not be carried out: a fault of the server's, see its log."))

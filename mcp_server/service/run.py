@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from mcp_server.errors import CodeInterpreterError
 from mcp_server.model import (
     Chunk,
     DisplayChunk,
+    FileChange,
     Outcome,
     OutputChunk,
     Progress,
     Report,
+    ResourceLink,
     RunCall,
     Sink,
     Status,
     Stream,
 )
+from mcp_server.service.store import RunStore
 from mcp_server.shaping.report import RunRecord, compose
 from mcp_server.shaping.stream import ShapedText, StreamShaper
 
@@ -87,6 +91,10 @@ class Run:
         self._final: RunRecord | None = None
         self._reported_before = False
         self._late: ShapedText | None = None
+        self._store = RunStore(None)
+        self._files: Sequence[FileChange] = ()
+        self._notices: list[str] = []
+        self._file_links: Sequence[ResourceLink] = ()
 
     @property
     def streamed(self) -> bool:
@@ -94,8 +102,9 @@ class Run:
 
     # -- what happens to it ---------------------------------------------------------------------------------------
 
-    def begin(self, late: ShapedText | None) -> None:
+    def begin(self, late: ShapedText | None, store: RunStore) -> None:
         """It leaves the queue. `late` is what its context printed since the run before."""
+        self._store = store
         self.status = Status.RUNNING
         self.running_since = datetime.now(UTC)
         self._began_s = time.monotonic()
@@ -109,13 +118,25 @@ class Run:
         if isinstance(chunk, OutputChunk):
             self._last_stream = self._stdout if chunk.stream is Stream.STDOUT else self._stderr
             self._last_stream.feed(chunk.data)
+            self._store.take(chunk)
         else:
-            self._displays.put(chunk)
+            self._displays.put(self._store.put(chunk))
         self._changed()
         return None
 
-    def end(self, outcome: Outcome) -> None:
+    def end(
+        self,
+        outcome: Outcome,
+        files: Sequence[FileChange] = (),
+        links: Sequence[ResourceLink] = (),
+        incomplete: str = "",
+    ) -> None:
+        """It has ended; `files` are those that it made or changed, `incomplete` why not all may be among them."""
         self.outcome = outcome
+        if incomplete:
+            self._notices.append(incomplete)
+        self._files, self._file_links = files, links
+        self._store.finish()
         self.status = outcome.status
         self.done.set()
 
@@ -149,7 +170,7 @@ class Run:
         if self.failure is not None:
             raise self.failure
         if self._final is not None:
-            return compose(self._final, budget_chars)
+            return self._compose(self._final, budget_chars)
         ended = self.outcome is not None
         stdout = self._stdout.finish() if ended else self._stdout.cut()
         stderr = self._stderr.finish() if ended else self._stderr.cut()
@@ -160,7 +181,29 @@ class Run:
             self._final = record
         else:
             self._displays = DisplayShelf()
-        return compose(record, budget_chars)
+        return self._compose(record, budget_chars)
+
+    def settled(self) -> None:
+        """Its last report has been given."""
+        self._store.close()
+
+    def dropped(self) -> None:
+        """Nobody will ask for its report: nothing of it need be kept."""
+        self._store.remove()
+
+    def _compose(self, record: RunRecord, budget_chars: int) -> Report:
+        """The report; what it leaves out is put on file, and the report names the file."""
+        report = compose(record, budget_chars)
+        cut = [
+            stream
+            for stream in Stream
+            if report.record[stream.value]["shown_chars"] < report.record[stream.value]["total_chars"]
+        ]
+        if cut:
+            stored = {stream: self._store.keep(stream) for stream in cut}
+            record = replace(record, stored_stdout=stored.get(Stream.STDOUT), stored_stderr=stored.get(Stream.STDERR))
+            report = compose(record, budget_chars)
+        return replace(report, links=(*self._store.links, *self._file_links))
 
     def _record(self, stdout: ShapedText, stderr: ShapedText, queued_behind: int, notices: Sequence[str]) -> RunRecord:
         outcome = self.outcome or Outcome(self.status)
@@ -180,9 +223,10 @@ class Run:
             stdout=stdout,
             stderr=stderr,
             late=self._late,
-            notices=[*notices, *self._displays.notices()],
+            notices=[*notices, *self._notices, *self._displays.notices()],
             continued=self._reported_before,
             queued_behind=queued_behind,
+            files=self._files,
         )
 
     def ended(self) -> Outcome:
@@ -192,3 +236,7 @@ class Run:
         if self.outcome is None:
             raise RuntimeError("the run has not ended")
         return self.outcome
+
+
+def _left_something_out(stream_record: Mapping[str, int]) -> bool:
+    return stream_record["shown_chars"] < stream_record["total_chars"]

@@ -113,11 +113,13 @@ class Service:
         run = context.oldest_due() if empty else context.submit(call)
         self._touch(context)
         await self._wait(context, run, deadline_s, on_progress)
-        ended = run.done.is_set()
-        if ended:
+        if run.done.is_set():
             context.reported(run)
         budget = call.max_output_chars or self._limits.max_output_chars
-        return run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
+        report = run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
+        if run.done.is_set() and not run.waiters:
+            run.settled()
+        return report
 
     async def stream(self, call: RunCall, sink: Sink) -> Outcome:
         """Run code with its chunks going to `sink` as they come, unshaped; `wait_s` and the output budget do not apply.

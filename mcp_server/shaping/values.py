@@ -85,9 +85,13 @@ def _rows(display: DisplayChunk, images: _Images, window_chars: int) -> list[Row
         rows.append(_statement(images.take(image)))
     others = [form for mime, form in forms.items() if mime not in _READ and form is not image]
     if others:
-        named = ", ".join(f"{one_line(form.mime, 60)} ({size(len(form.data))})" for form in reversed(others))
-        rows.append(_statement(f"not shown: {named}"))
+        rows.append(_statement(f"not shown: {', '.join(map(_name_of, reversed(others)))}"))
     return rows
+
+
+def _name_of(form: Representation) -> str:
+    about = f"{one_line(form.mime, 60)} ({size(len(form.data))})"
+    return f"{about} in {one_line(form.path, 200)}" if form.path else about
 
 
 def _text_to_read(forms: dict[str, Representation], *, has_image: bool) -> Representation | None:
