@@ -11,7 +11,6 @@ import __future__
 
 import ast
 import re
-from collections.abc import Iterator
 from types import CodeType
 from typing import NamedTuple
 
@@ -70,18 +69,22 @@ class Compiler:
     def _parse(self, source: str, filename: str) -> ast.Module:
         try:
             return self._tree(source, filename)
-        except SyntaxError as refusal:
-            for attempt in self._second_attempts(source, filename, refusal):
-                return attempt
-            raise
+        except SyntaxError as error:
+            refusal = error
+        try:  # outside the handler, so that an error of the second attempt is not told as the first one's
+            tree = self._second_attempt(source, filename, isinstance(refusal, IndentationError))
+            if tree is None:
+                raise refusal
+            return tree
+        finally:
+            del refusal  # it holds this frame
 
-    def _second_attempts(self, source: str, filename: str, refusal: SyntaxError) -> Iterator[ast.Module]:
-        """Trees of the source read as more than plain Python: none or one. Raises the better SyntaxError."""
+    def _second_attempt(self, source: str, filename: str, has_odd_indent: bool) -> ast.Module | None:
+        """The tree of source that plain Python refuses; None where there is no other way to read it."""
         commanded = commands.translate(source, filename)
-        if isinstance(refusal, IndentationError) and _is_indented(source):
-            yield self._indented_tree(commanded, filename)
-        elif commanded != source:
-            yield self._tree(commanded, filename)
+        if has_odd_indent and _is_indented(source):
+            return self._indented_tree(commanded, filename)
+        return None if commanded == source else self._tree(commanded, filename)
 
     def _indented_tree(self, source: str, filename: str) -> ast.Module:
         """The tree of a cell all of whose lines are indented: as the body of a block, so that no text is changed."""

@@ -27,7 +27,7 @@ from typing import Any
 globals()["__builtins__"] = dict(vars(builtins))
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
-_from_json = json.loads
+_scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # the scanner in C, which needs no builtins
 
 INIT = 1
 RUN = 2
@@ -110,9 +110,12 @@ def _check(kind: int, header_length: int, body_length: int) -> None:
 
 def _header(raw: bytes) -> dict[str, Any]:
     try:
-        header = _from_json(raw)
-    except (ValueError, RecursionError) as error:
+        text = raw.decode("ascii").strip(" \t\r\n")
+        header, end = _scan_json(text, 0)
+    except (ValueError, StopIteration, RecursionError) as error:
         raise FrameError("header is not JSON: %s" % type(error).__name__) from error
+    if end != len(text):
+        raise FrameError("header is not JSON: more follows")
     if not isinstance(header, dict):
         raise FrameError("header is not an object")
     return header
@@ -127,7 +130,8 @@ def _header(raw: bytes) -> dict[str, Any]:
 #                     {"op": "destroy", "worker": int}
 #                     {"op": "reach", "sandbox": str}
 #                     {"op": "forget", "sandbox": str}                           its workers are destroyed already
-#     zygote → host   {"op": "outputs"}                  before ready            + directory for outputs of runs
+#     zygote → host   {"op": "alive"}                    first                   + pidfd of the zygote
+#                     {"op": "outputs"}                  before ready            + directory for outputs of runs
 #                     {"op": "ready", …facts}            answers begin
 #                     {"op": "spawned", "worker": int}   answers spawn           + pidfd of the worker
 #                     {"op": "failed", "worker": int | null, "text": str}        answers spawn, or begin (null)

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from types import TracebackType
 
+globals()["__builtins__"] = dict(vars(builtins))
+
 _MOST_NAMES = 5_000
 """Comparing is quadratic in a way; a namespace larger than this is not searched."""
 

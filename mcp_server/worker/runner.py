@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import builtins
 import contextvars
+import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -32,11 +34,7 @@ _evaluate = eval
 _LEAST_RECURSION = 1000
 """Python's default; reporting an error needs some depth too."""
 
-_OK = b'{"run":%d,"status":"ok","error":null,"exit_code":null}'
-_UNSPEAKABLE = (
-    b'{"run":%d,"status":"error","error":{"name":"Exception","message":"the error could not be described",'
-    b'"traceback":"Exception: the error could not be described"},"exit_code":null}'
-)
+_quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
 
 
 class Ending(NamedTuple):
@@ -187,21 +185,16 @@ def _renew_time_zone(names: dict[str, Any]) -> None:
 
 
 def _end_frame(number: int, ending: Ending) -> bytes:
-    if ending.failure is None and ending.exit_code is None:
-        return _frame(_OK % number)
+    """Written by hand: it must not depend on anything that user code can spoil."""
     failure = ending.failure
-    error = None if failure is None else failure._asdict()
-    header = {
-        "run": number,
-        "status": "ok" if failure is None else "error",
-        "error": error,
-        "exit_code": ending.exit_code,
-    }
-    try:
-        return frames.encode(frames.Frame(frames.END, header))
-    except Exception:
-        return _frame(_UNSPEAKABLE % number)
-
-
-def _frame(header: bytes) -> bytes:
+    error = "null"
+    if failure is not None:
+        parts = (_quoted(failure.name), _quoted(failure.message), _quoted(failure.traceback))
+        error = '{"name":%s,"message":%s,"traceback":%s}' % parts
+    header = b'{"run":%d,"status":"%s","error":%s,"exit_code":%s}' % (
+        number,
+        b"ok" if failure is None else b"error",
+        error.encode("ascii"),
+        b"null" if ending.exit_code is None else b"%d" % ending.exit_code,
+    )
     return frames.PREFIX.pack(frames.END, len(header), 0) + header

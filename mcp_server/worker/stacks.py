@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
 import linecache
 import os
@@ -9,6 +10,8 @@ import sys
 import sysconfig
 import traceback
 from types import TracebackType
+
+globals()["__builtins__"] = dict(vars(builtins))
 
 _OWN = os.path.dirname((lambda: None).__code__.co_filename) + os.sep
 """As code objects name it: the place that this package was loaded from."""

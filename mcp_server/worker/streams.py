@@ -59,9 +59,12 @@ class LineStream(io.TextIOWrapper):
         return self._write_whole_lines(text)
 
     def flush(self) -> None:
-        if self._begun:
-            self._write_out(_thread_id())
-        _plain_flush(self)
+        if not _other_threads() and not self._begun:
+            _plain_flush(self)
+            return
+        self._write_out(_thread_id())
+        with self._lock:
+            _plain_flush(self)
 
     def settle(self) -> None:
         """Flush for all threads that are no more, and for this one."""
@@ -69,11 +72,18 @@ class LineStream(io.TextIOWrapper):
             alive = _live_frames().keys() - {_thread_id()}
             for thread in list(self._begun.keys() - alive):
                 self._write_out(thread)
-        _plain_flush(self)
+        self.flush()
 
-    def renew_lock(self) -> None:
-        """In a forked child: the thread that held the lock, and those that had begun lines, are not here."""
-        self._lock = threading.RLock()
+    def hold(self) -> None:
+        """Before a fork: no other thread may be within a write, or the child could never write."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """After a fork, in parent and child."""
+        self._lock.release()
+
+    def forget_other_threads(self) -> None:
+        """In a forked child: the threads that had begun lines are not here."""
         own = self._begun.get(_thread_id())
         self._begun = {} if own is None else {_thread_id(): own}
 
@@ -120,10 +130,11 @@ class Streams:
     def __init__(self) -> None:
         self._spares = {1: os.dup(1), 2: os.dup(2)}
         self._files = {number: _identity(number) for number in self._spares}
+        self._held: tuple[LineStream, ...] = ()
         self._flush_c: Callable[[None], int] | None = None
         self._make_output()
         self._make_input()
-        os.register_at_fork(after_in_child=self._renew_locks)
+        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._release_in_child)
 
     def begin(self) -> None:
         """Put our streams into `sys`."""
@@ -177,9 +188,19 @@ class Streams:
         except OSError:
             _dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
-    def _renew_locks(self) -> None:
-        self.stdout.renew_lock()
-        self.stderr.renew_lock()
+    def _hold(self) -> None:
+        self._held = (self.stdout, self.stderr)
+        for stream in self._held:
+            stream.hold()
+
+    def _release(self) -> None:
+        for stream in self._held:
+            stream.release()
+
+    def _release_in_child(self) -> None:
+        self._release()
+        for stream in self._held:
+            stream.forget_other_threads()
 
 
 def _c_flush() -> Callable[[None], int] | None:

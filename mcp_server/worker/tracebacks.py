@@ -6,9 +6,12 @@ Each of these may raise, be of any type, or be enormous; what cannot be had is s
 
 from __future__ import annotations
 
+import builtins
 from typing import Any, NamedTuple
 
 from . import hints, stacks
+
+globals()["__builtins__"] = dict(vars(builtins))
 
 _MOST_MESSAGE_CHARS = 4_000
 """A report gives about 9,000 characters to everything; the message is what may never be lost from it."""
