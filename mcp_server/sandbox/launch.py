@@ -23,6 +23,9 @@ WORKER_DIR_INSIDE = "/.worker"
 
 OLDEST_PYTHON = "3.9"
 
+OWN_FLAGS = ("-I", "-S")
+"""For our own interpreter where it runs the worker's code: it needs nothing but the standard library."""
+
 STDERR_KEPT_BYTES = 16 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -80,7 +83,7 @@ def start_zygote(plan: CellPlan, control_fd: int) -> Interpreter:
     """
     argument = str(control_fd)
     if plan.tier is Tier.STRONG:
-        own = command(sys.executable, "builder:main", argument, flags=("-I", "-S"))
+        own = command(sys.executable, "builder:main", argument, flags=OWN_FLAGS)
         return start(own, {}, (control_fd,))
     return start(command(plan.python, "zygote:main", argument), plan.environment, (control_fd,))
 
@@ -145,12 +148,9 @@ class Interpreter:
 
 
 async def clear_leftovers(plan: CellPlan) -> None:
-    """What a killed zygote cannot clean up after itself, a passing process does."""
-    try:
-        end = await start(command(plan.python, "plain:clear", plan.state_dir), plan.environment).ended
-    except SetupFailed as error:
-        _log.error("cell.leftovers", reason=str(error))
-        return
+    """What a killed zygote cannot clean up after itself, a passing process does: our own interpreter, which answers."""
+    clearing = start(command(sys.executable, "plain:clear", plan.state_dir, flags=OWN_FLAGS), {})
+    end = await clearing.ended
     if end.status:
         _log.error("cell.leftovers", reason=end.stderr[-2000:])
 

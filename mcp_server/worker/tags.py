@@ -12,15 +12,16 @@ import os
 import resource
 import select
 import signal
-from typing import Callable, Dict, List, Optional
+import time
+from typing import Callable, Iterable, List, Optional, Set
 
 _LABEL = b"Max realtime timeout"
 
 _LONGEST_WAIT_MS = 1000
-"""For one round of killed processes to end; only uninterruptible sleep takes that long."""
+"""For one killed process to end; only uninterruptible sleep takes that long."""
 
-_ROUNDS = 20
-"""Each round kills everything it sees. Survivors of so many are in uninterruptible sleep."""
+_GIVE_UP_S = 10.0
+"""What still lives then is in uninterruptible sleep."""
 
 _CLEAN_PASSES = 2
 """/proc is not read at one instant: a process may fork behind the reader's back and leave. Twice is enough to trust."""
@@ -52,13 +53,7 @@ def tag_of(pid: int) -> Optional[int]:
 
 def find(wanted: Callable[[int], bool]) -> List[int]:
     """Pids of the processes (zombies included) whose tag is wanted."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            tag = tag_of(int(name))
-            if tag is not None and wanted(tag):
-                found.append(int(name))
-    return found
+    return _with_tag([int(name) for name in os.listdir("/proc") if name.isdigit()], wanted)
 
 
 def kill(wanted: Callable[[int], bool], reap: Callable[[], object]) -> int:
@@ -67,46 +62,72 @@ def kill(wanted: Callable[[int], bool], reap: Callable[[], object]) -> int:
     `reap` collects the caller's dead children without blocking; the caller must be a reaper of all the others (a
     subreaper or PID 1), or they must have a parent who collects them.
     """
+    deadline = time.monotonic() + _GIVE_UP_S
+    dying: Set[int] = set()
     clean_passes = 0
-    found: List[int] = []
-    for _ in range(_ROUNDS):
+    while True:
         reap()
-        found = find(wanted)
+        # Own descendants are found in microseconds: a process that forks and leaves at once loses that race.
+        found = _with_tag(_descendants(), wanted) or find(wanted)
         clean_passes = 0 if found else clean_passes + 1
-        if clean_passes == _CLEAN_PASSES:
-            return 0
-        _kill_and_wait(found, wanted)
-    return len(found)
+        if clean_passes == _CLEAN_PASSES or time.monotonic() > deadline:
+            return len(found)
+        fresh = [pid for pid in found if pid not in dying]
+        for pid in fresh:
+            _kill_one(pid, wanted)
+        dying.update(fresh)
+        if found and not fresh:
+            _wait_for(found[0])
+            dying.discard(found[0])
 
 
-def _kill_and_wait(pids: List[int], wanted: Callable[[int], bool]) -> None:
-    dying: Dict[int, int] = {}
-    try:
-        for pid in pids:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            dying[pidfd] = pid
-            tag = tag_of(pid)  # asked again, now that the descriptor keeps the pid from meaning another process
-            if tag is not None and wanted(tag):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        _wait_for_all(dying)
-    finally:
-        for pidfd in dying:
-            os.close(pidfd)
+def _with_tag(pids: Iterable[int], wanted: Callable[[int], bool]) -> List[int]:
+    found = []
+    for pid in pids:
+        tag = tag_of(pid)
+        if tag is not None and wanted(tag):
+            found.append(pid)
+    return found
 
 
-def _wait_for_all(pidfds: Dict[int, int]) -> None:
-    poll = select.poll()
-    for pidfd in pidfds:
-        poll.register(pidfd, select.POLLIN)
-    waiting = len(pidfds)
+def _descendants() -> List[int]:
+    """The processes below this one, as far as the kernel tells (it may be built without that list)."""
+    found: List[int] = []
+    waiting = [os.getpid()]
     while waiting:
-        ended = poll.poll(_LONGEST_WAIT_MS)
-        if not ended:
-            return
-        for pidfd, _ in ended:
-            poll.unregister(pidfd)
-            waiting -= 1
+        pid = waiting.pop()
+        try:
+            with open("/proc/%d/task/%d/children" % (pid, pid), "rb") as file:
+                children = [int(child) for child in file.read().split()]
+        except OSError:
+            continue
+        found += children
+        waiting += children
+    return found
+
+
+def _kill_one(pid: int, wanted: Callable[[int], bool]) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Its tag is asked again, now that the descriptor keeps the number from meaning another process.
+        if _with_tag([pid], wanted):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+
+
+def _wait_for(pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(_LONGEST_WAIT_MS)
+    finally:
+        os.close(pidfd)

@@ -27,6 +27,9 @@ def main(control_fd: str) -> NoReturn:
     plan, _ = packets.receive(control)
     if plan is None:
         os._exit(0)
+    this = os.pidfd_open(os.getpid())
+    packets.send(control, {"op": "alive"}, [this])
+    os.close(this)
     linux.set_dumpable(False)
     _raise_open_files()
     room_builder = nursery.start(plan, control) if plan["rooms"] else None

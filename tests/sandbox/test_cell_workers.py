@@ -1,0 +1,336 @@
+"""Workers through a real cell: how they are born, what they see, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from mcp_server.errors import EngineUnavailable
+from mcp_server.sandbox.cell import WorkerExit
+from mcp_server.sandbox.policy import Limits, Tier
+from tests.sandbox.cell_scenes import DAEMON, Scene, Stage, descendants, enter, play
+
+Perform = Callable[[Scene], None]
+
+
+@pytest.fixture(params=[Tier.NONE, Tier.STANDARD, Tier.STRONG])
+def tier(request: pytest.FixtureRequest) -> Tier:
+    found: Tier = request.param
+    return found
+
+
+@pytest.fixture(params=["as this user", "as an ordinary user"])
+def perform(request: pytest.FixtureRequest, tier: Tier) -> Perform:
+    ordinary = request.param == "as an ordinary user"
+    if ordinary and os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    return lambda scene: play(scene, tier, ordinary)
+
+
+@pytest.fixture(params=["as this user", "as an ordinary user"])
+def perform_strong(request: pytest.FixtureRequest) -> Perform:
+    ordinary = request.param == "as an ordinary user"
+    if ordinary and os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    return lambda scene: play(scene, Tier.STRONG, ordinary)
+
+
+def test_a_worker_starts_clean_in_its_sandbox(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        os.environ["SECRET"] = "of the server"
+        async with stage.cell() as cell:
+            worker = await enter(cell, directory="one")
+            work = cell.work_dir("sandbox")
+            assert await worker.do("import os; answer = os.getcwd()") == f"{work}/one"
+            environment = await worker.do("answer = dict(os.environ)")
+            assert environment.pop("HOME") == work
+            environment.pop("TMPDIR", None)
+            assert environment == dict(stage.plan.environment)
+            control = await worker.do("answer = max(map(int, os.listdir('/proc/self/fd')))")
+            listing = await worker.do("answer = sorted(map(int, os.listdir('/proc/self/fd')))")
+            assert listing == [0, 1, 2, 3, control]  # 3 is the listing's own
+            assert control > 100
+            assert await worker.do("answer = os.getsid(0) == os.getpid()")
+            assert await worker.do("import signal; answer = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL")
+            os.set_blocking(worker.spawned.stdout_fd, True)
+            await worker.do("os.write(1, b'out')")
+            assert os.read(worker.spawned.stdout_fd, 10) == b"out"
+
+    perform(scene)
+
+
+def test_a_worker_can_gain_nothing(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker = await enter(cell)
+            status = await worker.do("answer = open('/proc/self/status').read()")
+            facts = dict(line.split(":\t", 1) for line in status.splitlines())
+            assert facts["CapEff"] == facts["CapPrm"] == facts["CapAmb"] == "0" * 16
+            assert facts["NoNewPrivs"] == "1"
+            assert facts["Seccomp"] == ("0" if stage.tier is Tier.NONE else "2")
+            if stage.tier is Tier.STRONG:
+                assert facts["CapBnd"] == "0" * 16
+
+    perform(scene)
+
+
+def test_the_host_sees_how_a_worker_ended(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            for code, expected in (
+                ("import os; os._exit(7)", WorkerExit(7, None)),
+                ("import os; os.kill(os.getpid(), 9)", WorkerExit(None, signal.SIGKILL)),
+                ("import ctypes; ctypes.string_at(0)", WorkerExit(None, signal.SIGSEGV)),
+            ):
+                worker = await enter(cell)
+                assert await worker.fall(code) == expected
+                await cell.destroy(worker.spawned.worker_id)
+
+    perform(scene)
+
+
+def test_destroying_ends_daemons_too(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker, bystander = await enter(cell), await enter(cell)
+            await worker.do(DAEMON)
+            await bystander.do(DAEMON)
+            await cell.destroy(worker.spawned.worker_id)
+            assert worker.everything_is_gone()
+            assert worker.exited.result() == WorkerExit(None, signal.SIGKILL)
+            assert not bystander.everything_is_gone()
+            assert await bystander.do("answer = 1 + 1") == 2
+
+    perform(scene)
+
+
+def test_a_dead_workers_daemons_live_until_it_is_destroyed(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker = await enter(cell)
+            await worker.do(DAEMON)
+            await worker.fall("os._exit(1)")
+            assert not worker.everything_is_gone()
+            await cell.destroy(worker.spawned.worker_id)
+            assert worker.everything_is_gone()
+            await cell.destroy(worker.spawned.worker_id)
+
+    perform(scene)
+
+
+def test_a_fork_bomb_ends_with_its_worker(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker = await enter(cell)
+            await worker.do(
+                "import os\n"
+                "for number in range(40):\n"
+                "    if os.fork() == 0:\n"
+                "        while True:\n"
+                "            if os.fork(): os._exit(0)\n"  # each leaves a child and goes
+                "            os.setsid()"
+            )
+            await cell.destroy(worker.spawned.worker_id)
+            assert worker.everything_is_gone()
+
+    perform(scene)
+
+
+def test_many_workers_at_once_are_told_apart(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            workers = await asyncio.gather(*(enter(cell, f"sandbox {number}") for number in range(20)))
+            await asyncio.gather(*(worker.do(f"mine = {number}") for number, worker in enumerate(workers)))
+            answers = await asyncio.gather(*(worker.do("answer = mine") for worker in workers))
+            assert answers == list(range(20))
+            assert len({worker.spawned.tag for worker in workers}) == 20
+
+    perform(scene)
+
+
+def test_a_cancelled_spawn_leaves_no_worker(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell(spare_rooms=0) as cell:
+            kept = await enter(cell)
+            quiet = (len(descendants(os.getpid())), len(os.listdir("/proc/self/fd")))
+            spawning = [asyncio.create_task(enter(cell)) for _ in range(5)]
+            await asyncio.sleep(0)
+            for task in spawning:
+                task.cancel()
+            await asyncio.wait(spawning)
+            assert all(task.cancelled() for task in spawning)
+            marker = await enter(cell)  # destroyed after the others, which were asked for before it
+            await cell.destroy(marker.spawned.worker_id)
+            marker.let_go()
+            assert await kept.do("answer = 1") == 1
+            await asyncio.gather(*(cell.destroy(number) for number in range(10)), cell.destroy(kept.spawned.worker_id))
+            assert len(descendants(os.getpid())) <= quiet[0]
+            assert len(os.listdir("/proc/self/fd")) == quiet[1]
+
+    perform(scene)
+
+
+def test_a_sandbox_is_shared_by_its_workers_alone(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            first, second, stranger = await enter(cell, "a"), await enter(cell, "a"), await enter(cell, "b")
+            path = cell.work_dir("a") + "/note"
+            await first.do(f"open({path!r}, 'w').write('hello')")
+            assert await second.do(f"answer = open({path!r}).read()") == "hello"
+            if stage.tier is not Tier.NONE:
+                with pytest.raises(RuntimeError, match=r"FileNotFound|Permission"):
+                    await stranger.do(f"open({path!r})")
+            await second.do(f"open({path!r}, 'a').write(' again')")
+
+    perform(scene)
+
+
+def test_the_host_reads_a_sandbox_through_a_descriptor(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker = await enter(cell, "a")
+            await worker.do("open('note', 'w').write('hello')")
+            work = await cell.open_work("a")
+            note = os.open("note", os.O_RDONLY, dir_fd=work)
+            assert os.read(note, 100) == b"hello"
+            os.close(note)
+            os.close(work)
+
+    perform(scene)
+
+
+def test_what_the_host_stores_the_code_reads_but_cannot_change(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            assert cell.stores_outputs
+            worker = await enter(cell, "a", "one")
+            stored = cell.open_outputs("a", "one")
+            with os.fdopen(os.open("stdout", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=stored), "w") as file:
+                file.write("all of it")
+            path = cell.outputs_dir("a", "one") + "/stdout"
+            if stage.tier is Tier.STANDARD:
+                return  # its rules were made before the directory was
+            assert await worker.do(f"answer = open({path!r}).read()") == "all of it"
+            if stage.tier is Tier.STRONG:
+                for change in (f"open({path!r}, 'w')", f"import os; os.unlink({path!r})"):
+                    with pytest.raises(RuntimeError, match=r"Read-only|Permission"):
+                        await worker.do(change)
+                other = await enter(cell, "a", "two")
+                assert await other.do("import os; answer = os.listdir('/outputs')") == []
+            os.close(stored)
+
+    perform(scene)
+
+
+def test_a_deleted_sandbox_takes_its_files_and_workers_with_it(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            listing = "import os; answer = sorted(os.listdir('.'))"
+            untouched = await (await enter(cell, "untouched")).do(listing)
+            worker = await enter(cell, "a", "one")
+            await worker.do(
+                "import os\n"
+                "for depth in range(1500):\n"
+                "    os.mkdir('d'); os.chdir('d')\n"
+                "open('file', 'w').close()\n"
+                "os.chmod('.', 0)"
+            )
+            await cell.delete_sandbox("a")
+            assert worker.everything_is_gone()
+            await cell.delete_sandbox("a")
+            again = await enter(cell, "a")
+            assert await again.do(listing) == untouched
+            if stage.tier is not Tier.STRONG:
+                assert len(os.listdir(os.path.dirname(cell.work_dir("a")))) == 4  # lock, outputs, two sandboxes
+
+    perform(scene)
+
+
+def test_a_hundred_workers_leave_nothing(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+
+            async def live(number: int) -> None:
+                worker = await enter(cell, f"sandbox {number}")
+                if number % 3 == 0:
+                    await worker.do(DAEMON)
+                elif number % 3 == 1:
+                    await worker.fall("import os; os._exit(1)")
+                await cell.delete_sandbox(f"sandbox {number}")
+                worker.let_go()
+
+            def left() -> tuple[int, int, str]:
+                rooms_may_be_building = descendants(os.getpid()) if stage.tier is not Tier.STRONG else set()
+                with open("/proc/self/mounts") as mounts:
+                    return len(os.listdir("/proc/self/fd")), len(rooms_may_be_building), mounts.read()
+
+            await live(0)
+            before = left()
+            for number in range(100):
+                await live(number)
+            assert left() == before
+            assert len(descendants(os.getpid())) <= 2 + 1 + stage.plan.spare_rooms + 1  # shim, zygote, nursery, rooms
+            probe = await enter(cell)
+            if stage.tier is Tier.STRONG:
+                assert await probe.do("answer = open('/proc/self/mounts').read().count(' tmpfs ')") <= 10
+
+    perform(scene)
+
+
+def test_after_the_end_of_a_cell_nothing_can_be_had(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker = await enter(cell)
+            await worker.do(DAEMON)
+        await cell.close()
+        assert worker.everything_is_gone()
+        assert descendants(os.getpid()) == set()
+        state = stage.directory / "state"
+        assert not state.exists() or list(state.iterdir()) == []
+        assert not worker.exited.done()
+        await cell.destroy(worker.spawned.worker_id)
+        with pytest.raises(EngineUnavailable, match="not running"):
+            await enter(cell)
+
+    perform(scene)
+
+
+def test_disk_limits_hold_for_files_and_for_their_number(perform_strong: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        limits = Limits(disk_bytes=4 * 1024 * 1024, disk_inodes=100, scratch_bytes=1024 * 1024)
+        async with stage.cell(limits=limits) as cell:
+            worker = await enter(cell)
+            for place in ("/work", "/tmp", "/dev/shm"):
+                with pytest.raises(RuntimeError, match="No space left"):
+                    await worker.do(f"open({place!r} + '/big', 'wb').write(bytes(5 * 1024 * 1024))")
+                await worker.do(f"import os; os.unlink({place!r} + '/big')")
+            with pytest.raises(RuntimeError, match="No space left"):
+                await worker.do("for number in range(101): open('/work/%d' % number, 'w').close()")
+
+    perform_strong(scene)
+
+
+def test_a_room_has_its_own_processes_network_and_users(perform_strong: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker, other = await enter(cell), await enter(cell)
+            await other.do(DAEMON)
+            pids = await worker.do("import os; answer = [n for n in os.listdir('/proc') if n.isdigit()]")
+            assert pids == ["1", "2"]
+            assert await worker.do("answer = os.listdir('/sys') if os.path.exists('/sys') else None") is None
+            assert await worker.do("import socket; answer = [name for _, name in socket.if_nameindex()]") == ["lo"]
+            assert await worker.do(
+                "server = socket.create_server(('127.0.0.1', 0))\n"
+                "client = socket.create_connection(server.getsockname())\n"
+                "server.accept()[0].send(b'x'); answer = client.recv(1).decode()"
+            ) == "x"  # fmt: skip
+            assert await worker.do("import pwd; answer = pwd.getpwuid(os.getuid()).pw_dir") == "/work"
+            assert await worker.do("answer = os.listdir('/home')") == []
+            for forbidden in ("/", "/usr", "/etc", "/outputs", "/dev", "/proc/sys/kernel"):
+                assert not await worker.do(f"answer = os.access({forbidden!r}, os.W_OK)")
+
+    perform_strong(scene)
