@@ -16,6 +16,7 @@ from starlette.routing import Route
 from mcp_server import __version__
 from mcp_server.errors import SetupFailed
 from mcp_server.prompts import Texts
+from mcp_server.resources import ResourceDoor
 from mcp_server.service import Service
 from mcp_server.settings import Settings
 from mcp_server.tools import ToolDoor
@@ -35,6 +36,7 @@ TOOLS_FRESH_MS = 3_600_000
 def build_server(service: Service, settings: Settings, texts: Texts, process: str = "") -> Server[Any]:
     """The MCP server over a started service. For ``process`` see `ToolDoor`."""
     door = ToolDoor(service, settings, texts, process)
+    resources = ResourceDoor(service, door.conversation)
     return Server(
         NAME,
         version=__version__,
@@ -44,6 +46,9 @@ def build_server(service: Service, settings: Settings, texts: Texts, process: st
         get_tool_input_schema=door.input_schema,
         on_list_tools=door.list_tools,
         on_call_tool=door.call_tool,
+        on_list_resources=resources.list_resources,
+        on_list_resource_templates=resources.list_templates,
+        on_read_resource=resources.read,
     )
 
 

@@ -30,6 +30,9 @@ from mcp_types import (
     Tool,
     ToolAnnotations,
 )
+from mcp_types import (
+    ResourceLink as ResourceLinkContent,
+)
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from mcp_server import arguments
@@ -101,7 +104,7 @@ class ToolDoor:
     async def _run_code(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
         asked = arguments.parse("run_code", arguments.RunCodeArguments, given)
         call = RunCall(
-            conversation=self._conversation(context),
+            conversation=self.conversation(context),
             code=asked.code,
             context_id=asked.context_id,
             timeout_s=asked.timeout,
@@ -118,7 +121,7 @@ class ToolDoor:
 
     async def _create_context(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
         asked = arguments.parse("create_context", arguments.CreateContextArguments, given)
-        made = await self._service.create_context(self._conversation(context), asked.cwd, asked.envs)
+        made = await self._service.create_context(self.conversation(context), asked.cwd, asked.envs)
         facts = {
             "context_id": made.context_id,
             "cwd": made.cwd,
@@ -128,7 +131,7 @@ class ToolDoor:
 
     async def _list_contexts(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
         arguments.parse("list_contexts", arguments.ListContextsArguments, given)
-        conversation = self._conversation(context)
+        conversation = self.conversation(context)
         records = await self._service.list_contexts(conversation)
         facts: dict[str, Any] = {"contexts": [_listed(record) for record in records]}
         if not conversation.key:
@@ -137,10 +140,10 @@ class ToolDoor:
 
     async def _delete_context(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
         asked = arguments.parse("delete_context", arguments.DeleteContextArguments, given)
-        await self._service.delete_context(self._conversation(context), asked.context_id)
+        await self._service.delete_context(self.conversation(context), asked.context_id)
         return _structured({"deleted": asked.context_id})
 
-    def _conversation(self, context: RequestContext) -> Conversation:
+    def conversation(self, context: RequestContext) -> Conversation:
         return conversation_of(
             meta=_raw_meta(context),
             headers=context.request.headers if context.request is not None else {},
@@ -156,6 +159,10 @@ def _report_result(report: Report) -> CallToolResult:
     content: list[ContentBlock] = [TextContent(text=encodable(report.text))]
     content += [
         ImageContent(data=base64.b64encode(image.data).decode("ascii"), mime_type=image.mime) for image in report.images
+    ]
+    content += [
+        ResourceLinkContent(uri=link.uri, name=encodable(link.name), mime_type=link.mime, size=link.size_bytes)
+        for link in report.links
     ]
     return CallToolResult(content=content, _meta={RECORD_KEY: encodable(dict(report.record))})
 

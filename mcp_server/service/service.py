@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from mcp_server.engine.base import Engine
+from mcp_server.engine.base import ContextFiles, Engine
 from mcp_server.errors import InvalidArgument, UnknownContext
 from mcp_server.model import (
     NO_ENVS,
@@ -21,10 +21,12 @@ from mcp_server.model import (
     Conversation,
     EngineCapabilities,
     Outcome,
+    OutputPage,
     Progress,
     Report,
     RunCall,
     Sink,
+    Stream,
 )
 from mcp_server.service.context import LateOutput, LiveContext
 from mcp_server.service.limits import (
@@ -158,6 +160,31 @@ class Service:
                 "The default context cannot be deleted. Use create_context for contexts with a life of their own."
             )
         await asyncio.shield(self._errand(self._remove(context)))
+
+    # -- what reports left out ------------------------------------------------------------------------------------
+
+    async def read_output(
+        self, conversation: Conversation, context_id: str, run: int, stream: Stream, offset: int, limit: int
+    ) -> OutputPage:
+        """Lines of a stored output. Raises UnknownContext; another CallerError where it is not stored."""
+        return await self._files(conversation, context_id).read_output(run, stream, offset, limit)
+
+    async def read_shown(
+        self, conversation: Conversation, context_id: str, run: int, name: str, limit_bytes: int
+    ) -> bytes:
+        """A displayed value that became a file. Raises UnknownContext; another CallerError where it is not stored."""
+        return await self._files(conversation, context_id).read_shown(run, name, limit_bytes)
+
+    async def read_file(self, conversation: Conversation, context_id: str, path: str, limit_bytes: int) -> bytes:
+        """A file beneath the context's work directory. Raises UnknownContext; another CallerError if it is refused."""
+        return await self._files(conversation, context_id).read_file(path, limit_bytes)
+
+    def _files(self, conversation: Conversation, context_id: str) -> ContextFiles:
+        self._find(conversation, context_id)
+        files = self._engine.files(context_id)
+        if files is None:
+            raise InvalidArgument("The engine behind this context keeps no outputs or files that could be read.")
+        return files
 
     # -- conversations with a life of their own -------------------------------------------------------------------
 
