@@ -7,7 +7,6 @@ none of them. Data frames are shown as text alone, which says more and costs les
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Any, NamedTuple
 
@@ -197,8 +196,8 @@ def _bytes(mime: str, value: Any) -> bytes | None:
     if isinstance(value, str):
         if mime in _IMAGES:
             try:
-                return base64.b64decode(value)
-            except binascii.Error:
+                return base64.b64decode("".join(value.split()), validate=True)
+            except ValueError:
                 return None
         if mime == TEXT:
             value = plaintext.cut(value, plaintext.MOST_CHARS)

@@ -35,9 +35,11 @@ class Image(NamedTuple):
 
 
 def fit_bytes(mime: str, data: bytes) -> Image:
-    """An encoded PNG or JPEG, scaled where it is too large."""
+    """An encoded PNG or JPEG, scaled where it is too large. Raises ValueError for anything else."""
     width, height = dimensions(data)
-    size = "%d×%d" % (width, height) if width else "unknown size"
+    if not width or not height:
+        raise ValueError("neither PNG nor JPEG")
+    size = "%d×%d" % (width, height)
     if max(width, height) <= MOST_PIXELS and len(data) <= MOST_BYTES:
         return Image(mime, data, size)
     pillow = _pillow()
