@@ -17,8 +17,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
-from starlette.types import ASGIApp
-from starlette.websockets import WebSocket
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_server.errors import CallerError, InternalError
 from mcp_server.service import Service
@@ -85,7 +84,7 @@ def tune(listener: socket.socket) -> None:
 
 def _door(its_routes: list[BaseRoute], access: Access) -> ASGIApp:
     return Starlette(
-        routes=[*its_routes, WebSocketRoute("/{rest:path}", _no_such_socket)],
+        routes=[*its_routes, WebSocketRoute("/{rest:path}", _NoSuchSocket())],
         middleware=[Middleware(Guard, access=access)],
         exception_handlers={
             HTTPException: on_http_error,
@@ -96,5 +95,6 @@ def _door(its_routes: list[BaseRoute], access: Access) -> ASGIApp:
     )
 
 
-async def _no_such_socket(asked: WebSocket) -> None:
-    await refuse(asked.scope, asked.receive, asked.send, HTTPStatus.NOT_FOUND, "There is no such socket here.")
+class _NoSuchSocket:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(scope, receive, send, HTTPStatus.NOT_FOUND, "There is no such socket here.")

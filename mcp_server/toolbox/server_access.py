@@ -6,11 +6,13 @@ tokens a request with an Origin, or for a host name other than this machine's, i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -27,6 +29,8 @@ LOCAL_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
 
 MIN_TOKEN_CHARS = 16
 """A shorter one can be guessed by trying."""
+
+REFUSED_TIMEOUT_S = 1.0
 
 PRINCIPAL_CHARS = 16
 """64 bits of a token's digest name its bearer in logs and owners without giving the token away."""
@@ -107,11 +111,23 @@ async def refuse(scope: Scope, receive: Receive, send: Send, status: HTTPStatus,
         socket = WebSocket(scope, receive, send)
         await socket.receive()  # its opening
         await socket.send_denial_response(error_response(socket, status, message))
+        await _until_lost(receive)
         return
     response: Response = error_response(Request(scope), status, message)
     if status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     await response(scope, receive, send)
+
+
+async def _until_lost(receive: Receive) -> None:
+    """Wait for a refused connection to go: uvicorn logs an error where an application returns before that.
+
+    Its first word of the end comes with the refusal, its second with the end.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REFUSED_TIMEOUT_S):
+            await receive()
+            await receive()
 
 
 def _digest(token: str) -> str:
