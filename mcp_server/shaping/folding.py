@@ -46,11 +46,11 @@ class RowFolder:
             self._close_run()
             self._first = row
 
-    def repeated(self, times: int) -> None:
-        """The row given last came `times` more, each as one line with its newline and nothing else."""
+    def repeated(self, times: int, chars: int) -> None:
+        """The row given last came `times` more, each one line of `chars` characters with its newline."""
         if self._first is None:
             raise AssertionError("nothing to repeat")
-        self._count(Row(self._first.text, 1, len(self._first.text) + 1), times)
+        self._count(replace(self._first, lines=1, chars=chars), times)
 
     def finish(self) -> tuple[Row, ...]:
         """All rows. Nothing may be given after this."""

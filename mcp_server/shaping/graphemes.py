@@ -52,7 +52,7 @@ def is_boundary(text: str, at: int) -> bool:
         return True
     if extends(after) or before == _JOINER:
         return False
-    return not (is_flag_half(after) and _flag_halves_before(text, at) % 2 == 1)
+    return not (is_flag_half(after) and flag_halves_before(text, at) % 2 == 1)
 
 
 def cut_at_or_before(text: str, at: int) -> int:
@@ -71,8 +71,9 @@ def cut_at_or_after(text: str, at: int) -> int:
     return at
 
 
-def _flag_halves_before(text: str, at: int) -> int:
+def flag_halves_before(text: str, at: int) -> int:
+    """How many regional indicators stand in a row just before `at`."""
     start = at
-    while start > 0 and at - start < MAX_CLUSTER and is_flag_half(text[start - 1]):
+    while start > 0 and is_flag_half(text[start - 1]):
         start -= 1
     return at - start

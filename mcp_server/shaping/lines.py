@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mcp_server.shaping.graphemes import MAX_CLUSTER, cut_at_or_after, cut_at_or_before
+from mcp_server.shaping.graphemes import cut_at_or_after, cut_at_or_before
 from mcp_server.shaping.marks import counted, note, visible
-from mcp_server.shaping.terminal_line import TerminalLine
+from mcp_server.shaping.terminal_line import LONG_LINE, TerminalLine
 
 BLOB_HEAD = 24
 """Characters of a blob that are shown: enough for the magic number of any common file format in base64."""
@@ -24,7 +24,7 @@ _RUN = re.compile(rf"[{_BLOB_CHARS}]{{64,}}={{0,2}}")
 _RUN_AT_END = re.compile(rf"[{_BLOB_CHARS}]{{64,}}\Z")
 _RUN_AT_START = re.compile(rf"\A[{_BLOB_CHARS}]{{64,}}={{0,2}}")
 _HEX = re.compile(r"(?:[0-9a-f]+|[0-9A-F]+)\Z")
-_HEX_LETTER = re.compile("[a-fA-F]")
+_HEX_SIGNS = (re.compile("[a-fA-F]"), re.compile("[0-9]"))
 _BASE64_SIGNS = (re.compile("[A-Z]"), re.compile("[a-z]"), re.compile("[0-9]"))
 _SAMPLE_CHARS = 256
 
@@ -35,6 +35,11 @@ class LineLimits:
 
     line: int
     blob: int
+
+    @property
+    def redrawn_line(self) -> int:
+        """The longest line that a terminal is taken to redraw in place."""
+        return max(self.line, LONG_LINE)
 
     @classmethod
     def for_window(cls, window_chars: int) -> LineLimits:
@@ -134,7 +139,7 @@ def _around_gap(head: str, dropped: int, tail: str) -> list[_Piece]:
     run = _RUN_AT_END.search(head)
     head_end = run.start() + BLOB_HEAD if run and _kind_of_blob(run[0]) else cut_at_or_before(head, len(head) - 1)
     run = _RUN_AT_START.search(tail)
-    tail_start = run.end() - BLOB_TAIL if run and _kind_of_blob(run[0]) else cut_at_or_after(tail, MAX_CLUSTER)
+    tail_start = run.end() - BLOB_TAIL if run and _kind_of_blob(run[0]) else cut_at_or_after(tail, 1)
     hidden = len(head) - head_end + dropped + tail_start
     return [_Piece(head[:head_end]), _Piece(_left_out(hidden), hidden), _Piece(tail[tail_start:])]
 
@@ -156,7 +161,7 @@ def _without_blobs(piece: _Piece, limit: int) -> Iterator[_Piece]:
 
 def _kind_of_blob(run: str) -> str:
     """What a long run of letters and digits is; nothing for what only looks like a blob: rules, paths, numbers."""
-    if _HEX.match(run) and _HEX_LETTER.search(run, 0, _SAMPLE_CHARS):
+    if _HEX.match(run) and all(sign.search(run, 0, _SAMPLE_CHARS) for sign in _HEX_SIGNS):
         return "hex digits"
     if all(sign.search(run, 0, _SAMPLE_CHARS) for sign in _BASE64_SIGNS):
         return "base64"

@@ -90,7 +90,7 @@ class StreamShaper:
         if len(raw) < self._total_bytes:
             raw = raw[_clean_start(raw) :]
         last = _LastLine(self._limits)
-        terminal = Terminal(last)
+        terminal = Terminal(last, long_line=self._limits.redrawn_line)
         terminal.feed(_new_decoder().decode(raw))
         terminal.flush()
         return last.text
@@ -105,7 +105,7 @@ class StreamShaper:
 
     def _begin_window(self, unfinished: str) -> None:
         self._folder = RowFolder(self._limits, self._window_chars)
-        self._terminal = Terminal(self._folder, unfinished)
+        self._terminal = Terminal(self._folder, unfinished, self._limits.redrawn_line)
         self._middle = None
         self._chars = len(unfinished)
         self._newlines = 0
@@ -197,14 +197,14 @@ class _LastLine:
             text = text[: cut_at_or_before(text, LAST_LINE_CHARS - 1)] + "…"
         self.text = text or self.text
 
-    def repeated(self, times: int) -> None:
+    def repeated(self, times: int, chars: int) -> None:
         """The same line again changes nothing."""
 
 
 def _shape_all(raw: bytes, limits: LineLimits, *, final: bool) -> tuple[tuple[Row, ...], str]:
     """Rows of bytes that begin where a line or at least a character does, and the escape sequence left open."""
     folder = RowFolder(limits, 0)
-    terminal = Terminal(folder)
+    terminal = Terminal(folder, long_line=limits.redrawn_line)
     terminal.feed(_new_decoder().decode(raw, final))
     if final:
         terminal.finish()

@@ -51,8 +51,8 @@ class LineSink(Protocol):
 
     def line(self, line: TerminalLine) -> None: ...
 
-    def repeated(self, times: int) -> None:
-        """The line given last came `times` more, each with its newline and nothing else."""
+    def repeated(self, times: int, chars: int) -> None:
+        """The line given last came `times` more, each of `chars` characters, its newline included."""
 
 
 class Terminal:
@@ -125,8 +125,9 @@ class Terminal:
     def _read_plain(self, text: str, at: int, end: int) -> int:
         while at < end:
             if self._same > SCREEN_ROWS and (times := self._count_repeats(text, at, end)):
-                self._sink.repeated(times)
-                at += times * self._rows[-2].chars
+                chars = self._rows[-2].chars
+                self._sink.repeated(times, chars)
+                at += times * chars
                 continue
             newline = text.find("\n", at, end)
             stop = end if newline < 0 else newline

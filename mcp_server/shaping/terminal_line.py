@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from mcp_server.shaping.graphemes import MAX_CLUSTER, binds
+from mcp_server.shaping.graphemes import MAX_CLUSTER, binds, flag_halves_before, is_flag_half
 
 LONG_LINE = 4096
 """Characters. No terminal is as wide: beyond this a line is no longer redrawn in place, only appended to."""
@@ -27,7 +27,7 @@ class TerminalLine:
     Columns count from 0; the column None stands for the line's end.
     """
 
-    __slots__ = ("_cells", "_head", "_size", "_text", "chars", "lines", "long_line")
+    __slots__ = ("_cells", "_half_flag", "_head", "_size", "_text", "chars", "lines", "long_line")
 
     def __init__(self, long_line: int = LONG_LINE) -> None:
         self.lines = 0
@@ -36,6 +36,7 @@ class TerminalLine:
         self._text = ""
         self._cells: list[str] | None = None
         self._head: str | None = None
+        self._half_flag = False
         self._size = 0
 
     @property
@@ -47,7 +48,8 @@ class TerminalLine:
         """The line as its beginning, the count of characters dropped after that, and its end (empty without a gap)."""
         if self._head is None:
             return self._whole(), 0, ""
-        end = self._text[-self._kept_tail() :]
+        self._drop(self._kept_tail())
+        end = self._text[1:] if self._half_flag and is_flag_half(self._text[0]) else self._text
         return self._head, self._size - len(self._head) - len(end), end
 
     def plain_text(self) -> str | None:
@@ -177,6 +179,7 @@ class TerminalLine:
         self._cells = None
         self._head = whole[: self.long_line // 2]
         self._text = whole[len(self._head) :]
+        self._half_flag = flag_halves_before(self._head, len(self._head)) % 2 == 1
         self._size = len(whole)
 
     def _write_long(self, text: str, column: int | None) -> int | None:
@@ -184,11 +187,20 @@ class TerminalLine:
             self._restart()
             return self.write(text, None)
         self._size += len(text)
+        self._text += text
         kept = self._kept_tail()
-        self._text = text[-kept:] if len(text) >= kept else self._text + text
         if len(self._text) > 4 * kept:
-            self._text = self._text[-kept:]
+            self._drop(kept)
         return None
+
+    def _drop(self, kept: int) -> None:
+        """Keep only the last `kept` characters of an endless line's end, and whether a flag is cut in two there."""
+        dropped = self._text[:-kept]
+        halves = flag_halves_before(dropped, len(dropped))
+        if halves == len(dropped):
+            halves += self._half_flag
+        self._half_flag = halves % 2 == 1
+        self._text = self._text[-kept:]
 
     def _kept_tail(self) -> int:
         return self.long_line // 2 + MAX_CLUSTER
