@@ -66,7 +66,8 @@ def _values(facts: Facts) -> dict[str, str]:
     return {
         "python": f"Python {facts.python_version}".strip(),
         "preloaded": _preloaded(facts.preloaded),
-        "isolation": _isolation(facts.capabilities),
+        "sandbox": _sandbox(facts.capabilities),
+        "gaps": " ".join(facts.capabilities.missing),
         "outputs": _outputs(facts.capabilities),
         "files": _files(settings),
         "memory": size(settings.memory_bytes),
@@ -84,15 +85,14 @@ def _preloaded(modules: tuple[str, ...]) -> str:
     return f"Already loaded, so that importing takes no time: {', '.join(modules)}."
 
 
-def _isolation(capabilities: EngineCapabilities) -> str:
+def _sandbox(capabilities: EngineCapabilities) -> str:
     if capabilities.tier == "none":
         return (
             "Code is NOT isolated: it runs with the rights of the user who started this server, network included. "
             "Take the care you would take in their shell."
         )
     if capabilities.tier in ("strong", "strong-cell", "standard"):
-        missing = f" Missing: {'; '.join(capabilities.missing)}." if capabilities.missing else ""
-        return f"Code runs in a sandbox (tier {capabilities.tier}), without network.{missing}"
+        return f"Code runs in a sandbox (tier {capabilities.tier}), without network."
     return f"Code runs in: {capabilities.tier}."
 
 
@@ -104,7 +104,7 @@ def _outputs(capabilities: EngineCapabilities) -> str:
 
 def _files(settings: Settings) -> str:
     if settings.workspace:
-        return f"Contexts work in the user's own directory {settings.workspace}: changes there are for good."
+        return "Contexts work in a directory of the user's own: what is changed there is changed for good."
     return "The contexts of a conversation share their files, which go with the last of its contexts."
 
 

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
 
     max_output_chars: int = Field(
         default=9_000,
-        ge=500,
+        ge=1_000,
         le=MAX_OUTPUT_CHARS,
         description="Characters of a report, unless a call says otherwise. Some clients cut at 10,000 bytes.",
     )
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         default="",
         description="Where contexts keep files; empty = ~/.local/state/mcp-code-interpreter (XDG_STATE_HOME).",
     )
-    memory_bytes: ByteSize = _size(4 * GIB, 128 * MIB, "Memory of each process of a context.")
+    memory_bytes: ByteSize = _size(4 * GIB, 128 * MIB, "Memory of a context: of each process, and of all together.")
     processes: int = Field(default=256, ge=8, le=100_000, description="Processes and threads of a conversation.")
     open_files: int = Field(default=1_024, ge=64, le=1_000_000, description="Open files of each process.")
     file_size_bytes: ByteSize = _size(GIB, MIB, "Largest file that a context can write.")
