@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import os
 import resource
@@ -44,6 +45,23 @@ IOCTL_DEV = 1 << 15
 EVERY_FILE_ACCESS = (1 << 16) - 1
 EVERY_TCP_ACCESS = 1 << 0 | 1 << 1
 EVERY_SCOPE = 1 << 0 | 1 << 1
+
+READ_OF_PROC = (
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys/kernel/random",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/uptime",
+    "/proc/version",
+)
+"""What "/proc" among the paths to read stands for: the whole of it shows the command lines of all of the host."""
+
+# The kernel's default of fs.nr_open.
+HIGHEST_FD = 1 << 20
 
 READ = EXECUTE | READ_FILE | READ_DIR
 WRITE = EVERY_FILE_ACCESS & ~(MAKE_CHAR | MAKE_BLOCK | IOCTL_DEV)
@@ -137,9 +155,10 @@ def _lower(which: int, soft: int, hard: int) -> None:
 def restrict_files(rules: Any) -> None:
     """Landlock: only the named paths, no TCP, no signal and no abstract socket out of this process's descendants.
 
-    A path to read that does not exist allows nothing and is passed over; a path to write must exist. Not held, as the
-    kernel has no rule for it: UDP, sockets by path, modes, owners and times of files, stat, extended attributes; the
-    `standard` seccomp program holds these.
+    A path to read that does not exist allows nothing and is passed over; a path to write must exist. "/proc" to read
+    means READ_OF_PROC; programs that the process starts do not see themselves there, since the rule is of this
+    process's directory. Not held, as the kernel has no rule for it: UDP, sockets by path, modes, owners and times of
+    files, stat, extended attributes; the `standard` seccomp program holds these.
     """
     if rules is None:
         return
@@ -149,10 +168,25 @@ def restrict_files(rules: Any) -> None:
     ruleset = linux.landlock_create_ruleset(EVERY_FILE_ACCESS, EVERY_TCP_ACCESS, EVERY_SCOPE)
     try:
         _allow(ruleset, rules["write"], READ | WRITE)
-        _allow(ruleset, filter(os.path.exists, rules["read"]), READ)
+        for path in rules["read"]:
+            if path == "/proc":
+                _keep_own_proc()
+            _allow(ruleset, filter(os.path.exists, READ_OF_PROC if path == "/proc" else (path,)), READ)
         linux.landlock_restrict_self(ruleset, _quiet(abi))
     finally:
         os.close(ruleset)
+
+
+def _keep_own_proc() -> None:
+    """Hold /proc/self open, high up, but below the worker's own descriptors.
+
+    A rule is of an inode, and the kernel makes procfs a new one after it has dropped the old for want of memory: the
+    process would lose sight of itself.
+    """
+    fd = os.open("/proc/self", os.O_PATH | os.O_CLOEXEC)
+    high = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], HIGHEST_FD) - 16
+    fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(high, 0))
+    os.close(fd)
 
 
 def _quiet(abi: int) -> int:

@@ -178,6 +178,42 @@ print(json.dumps([
     assert sorted(path.name for path in beside.iterdir()) == ["secret"]
 
 
+@needs_landlock
+def test_landlock_never_gives_the_whole_of_proc(tmp_path: Path) -> None:
+    """It shows the command lines, and with them the secrets, of every process of the host."""
+    plan = plan_for("standard", tmp_path)
+    plan["landlock"]["read"].append("/proc")
+    code = """
+import os
+def tried(path):
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        return type(error).__name__
+    return 'done'
+own = [tried(path) for path in ('/proc/self/status', '/proc/self/fd', '/proc/thread-self/stat', '/proc/meminfo')]
+print(json.dumps([own, [tried(path) for path in ('/proc', '/proc/1/cmdline', '/proc/%d/limits' % os.getppid())]]))
+"""
+    assert told(plan, code) == [["done"] * 4, ["PermissionError"] * 3]
+
+
+@needs_landlock
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes the kernel forget")
+def test_a_process_under_landlock_keeps_sight_of_itself_when_the_kernel_forgets_its_inodes(tmp_path: Path) -> None:
+    plan = plan_for("standard", tmp_path)
+    plan["landlock"]["read"] = ["/usr", "/proc"]
+    code = (
+        "import os\nprint('sealed', flush=True)\nos.read(0, 1)\nprint(open('/proc/self/status').readline().split()[0])"
+    )
+    command = [sys.executable, "-I", "-S", "-c", SEALED, str(WORKER_DIR), json.dumps(plan), code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"sealed\n"
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        output, _ = process.communicate(b"x", timeout=60)
+    assert output == b"Name:\n"
+
+
 FAILURES = [
     ({"seccomp": "unknown"}, "seccomp: no program 'unknown' for "),
     ({"rlimits": {"AS": MIB}}, "rlimits: RLIMIT_AS breaks numpy"),
