@@ -56,6 +56,8 @@ class Compiler:
 
     def compile(self, source: str, filename: str) -> Cell:
         """Raises what `compile` raises; the lines of a SyntaxError are those of `source`."""
+        if "\r" in source:  # as Python reads files; `compile` does the same
+            source = source.replace("\r\n", "\n").replace("\r", "\n")
         self._sources.keep(filename, source)
         tree = self._parse(source, filename)
         last = tree.body[-1] if tree.body else None

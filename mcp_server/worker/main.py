@@ -24,14 +24,14 @@ def serve(control: socket.socket, *, reseed: bool = True) -> NoReturn:
     Expects descriptor 0 to be /dev/null, 1 and 2 pipes that the host reads, and `control` a connected stream socket;
     to be called in the main thread of a process that has no other. With `reseed` false the random generators go on as
     the zygote left them, so that contexts are alike. Exit codes: 0 at the end of the stream or after
-    REFUSED, 76 where the host sends what is no frame or not the one that is due.
+    REFUSED, 76 where the host sends what is no frame or not the one that is due, 74 where a descriptor is lost.
     """
     try:
         _serve(control, reseed)
     except frames.FrameError:
         _exit_process(os.EX_PROTOCOL)
-    except OSError:  # the host is gone
-        _exit_process(0)
+    except OSError:  # the host is gone, or user code closed what the worker stands on
+        _exit_process(os.EX_IOERR)
 
 
 def _serve(control: socket.socket, reseed: bool) -> NoReturn:
@@ -50,7 +50,7 @@ def _serve(control: socket.socket, reseed: bool) -> NoReturn:
     rebirth.renew_multiprocessing()
     if reseed:
         rebirth.reseed()
-    context = Context(channel, Streams(), interrupts, rebirth.BlasThreads(first.header["envs"]))
+    context = Context(channel, Streams(control.fileno()), interrupts, rebirth.BlasThreads(first.header["envs"]))
     os.register_at_fork(after_in_child=channel.abandon)
     os.register_at_fork(after_in_child=interrupts.arm_child)
     faulthandler.enable(file=2, all_threads=False)

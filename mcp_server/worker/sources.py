@@ -19,9 +19,7 @@ class SourceStore:
 
     def keep(self, filename: str, source: str) -> None:
         """Let `filename` stand for `source`. The newest cell is kept whatever its size."""
-        lines = source.splitlines(keepends=True)
-        if lines and not lines[-1].endswith("\n"):
-            lines[-1] += "\n"
+        lines = [line + "\n" for line in source.split("\n")]  # `splitlines` knows more line ends than Python's grammar
         # A modification time of None keeps linecache.checkcache from looking for a file of that name.
         linecache.cache[filename] = (len(source), None, lines, filename)
         self._kept.append((filename, len(source)))

@@ -75,8 +75,13 @@ def _file(entry: TracebackType) -> str:
     return entry.tb_frame.f_code.co_filename
 
 
+def _line(entry: TracebackType) -> int:
+    line: int | None = entry.tb_lineno  # None for instructions of no line, which the type stubs do not know
+    return line or 0
+
+
 def _key(entry: TracebackType) -> tuple[int, int]:
-    return id(entry.tb_frame.f_code), entry.tb_lineno
+    return id(entry.tb_frame.f_code), _line(entry)
 
 
 def _repetition(entries: list[TracebackType], start: int) -> tuple[int, int]:
@@ -130,7 +135,7 @@ def _is_library(filename: str) -> bool:
 
 
 def _in_one_line(entry: TracebackType) -> str:
-    return "  %s:%d, in %s" % (_short(_file(entry)), entry.tb_lineno, _function(entry))
+    return "  %s:%d, in %s" % (_short(_file(entry)), _line(entry), _function(entry))
 
 
 def _short(filename: str) -> str:
@@ -152,16 +157,17 @@ def _with_source(entry: TracebackType) -> list[str]:
     """As Python shows a frame, with marks under the part of the line where its version knows them."""
     frame = entry.tb_frame
     code = frame.f_code
+    number = _line(entry)
     linecache.lazycache(code.co_filename, frame.f_globals)
-    line = linecache.getline(code.co_filename, entry.tb_lineno)
+    line = linecache.getline(code.co_filename, number)
     if len(line) > _MOST_SOURCE_CHARS:
         text = "%s [… a line of %d characters]" % (line.strip()[:_MOST_SOURCE_CHARS], len(line))
-        return ['  File "%s", line %d, in %s' % (code.co_filename, entry.tb_lineno, code.co_name), "    " + text]
+        return ['  File "%s", line %d, in %s' % (code.co_filename, number, code.co_name), "    " + text]
     if sys.version_info >= (3, 11):
         positions = next(itertools.islice(code.co_positions(), entry.tb_lasti // 2, None), (None, None, None, None))
         summary = traceback.FrameSummary(
             code.co_filename,
-            entry.tb_lineno,
+            number,
             code.co_name,
             lookup_line=False,
             end_lineno=positions[1],
@@ -169,5 +175,5 @@ def _with_source(entry: TracebackType) -> list[str]:
             end_colno=positions[3],
         )
     else:
-        summary = traceback.FrameSummary(code.co_filename, entry.tb_lineno, code.co_name, lookup_line=False)
+        summary = traceback.FrameSummary(code.co_filename, number, code.co_name, lookup_line=False)
     return "".join(traceback.StackSummary.from_list([summary]).format()).rstrip("\n").split("\n")

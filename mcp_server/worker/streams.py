@@ -7,6 +7,7 @@ code does to them, or to the objects in `sys`, holds until its run ends.
 from __future__ import annotations
 
 import builtins
+import fcntl
 import importlib
 import io
 import os
@@ -127,8 +128,10 @@ class _NoInput(io.RawIOBase):
 class Streams:
     """Gives each run usable streams and descriptors, whatever the run before did to them."""
 
-    def __init__(self) -> None:
-        self._spares = {1: os.dup(1), 2: os.dup(2)}
+    def __init__(self, place: int) -> None:
+        """`place` is a descriptor near which copies of the pipes are safe from code that closes the low ones."""
+        lowest = max(3, place - 2)
+        self._spares = {number: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, lowest) for number in (1, 2)}
         self._files = {number: _identity(number) for number in self._spares}
         self._held: tuple[LineStream, ...] = ()
         self._flush_c: Callable[[None], int] | None = None

@@ -50,6 +50,7 @@ RESULTS = {
     "a lone surrogate in the source's text": ("'\\ud800'", "'\\ud800'"),
     "a bytes result": ("b'\\x00'", "b'\\x00'"),
     "a percent and an exclamation mark in plain Python": ("'%d!' % 3 != 4", "True"),
+    "line ends of another system": ("a = 1\r\nif a:\r\n    a += 1\r\na", "2"),
     "a modulo at the begin of a continued line": ("(10\n% 4)", "2"),
 }
 
@@ -126,6 +127,10 @@ def test_a_command_continued_over_lines_keeps_the_line_numbers(worker: WorkerPro
     run = worker.run("!echo one \\\n  two\n1/0")
     assert run.stdout == b"one two\n"
     assert "line 3, in <module>" in run.error["traceback"]
+
+
+def test_a_command_with_line_ends_of_another_system(worker: WorkerProcess) -> None:
+    assert worker.run("!echo a\r\n!echo b\r\n").stdout == b"a\nb\n"
 
 
 def test_a_failing_command_says_so(worker: WorkerProcess) -> None:

@@ -177,3 +177,22 @@ def test_the_test_worker_is_the_interpreter_of_the_tests(shared: WorkerProcess) 
     assert shared.answer.header["pid"] == shared.process.pid
     assert shared.answer.header["python"] == "{}.{}.{}".format(*sys.version_info[:3])
     assert os.path.isdir(shared.answer.header["cwd"])
+
+
+BLAS_THREADS = """
+import ctypes
+path = next(line.split()[-1] for line in open('/proc/self/maps') if 'openblas' in line)
+ctypes.CDLL(path).scipy_openblas_get_num_threads64_()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_blas_has_all_processors_again_once_numpy_is_used() -> None:
+    one = {"OPENBLAS_NUM_THREADS": "1"}
+    with WorkerProcess("numpy", zygote_envs=one) as process:
+        assert process.run(BLAS_THREADS).result == "1"
+        process.run("import numpy")
+        assert process.run(BLAS_THREADS).result == str(len(os.sched_getaffinity(0)))
+    with WorkerProcess("numpy", zygote_envs=one, envs=one) as process:
+        process.run("import numpy")
+        assert process.run(BLAS_THREADS).result == "1"

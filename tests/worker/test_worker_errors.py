@@ -145,6 +145,11 @@ def test_frames_of_older_cells_and_of_the_users_files_keep_their_lines(worker: W
     assert "mine.py\", line 2, in fail\n    raise ValueError('mine')" in traceback
 
 
+def test_lines_are_counted_as_python_counts_them(worker: WorkerProcess) -> None:
+    traceback = worker.run("s = 'a\x0cb\u2028c\x1cd'\n1/0").error["traceback"]
+    assert 'File "<cell 1>", line 2, in <module>\n    1/0\n' in traceback
+
+
 def test_many_library_frames_are_folded(worker: WorkerProcess) -> None:
     traceback = worker.run("import copy\nx = [0]\nfor _ in range(30): x = [x, lambda: 0]\n"
                            "class N:\n    def __deepcopy__(self, memo): raise ValueError('deep')\n"

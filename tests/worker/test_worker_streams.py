@@ -112,6 +112,7 @@ SPOILERS = {
     "its buffer closed": "sys.stdout.buffer.close(); sys.stderr.buffer.close()",
     "its raw file closed": "sys.stdout.buffer.raw.close()",
     "descriptor closed": "os.close(1); os.close(2); os.close(0)",
+    "all low descriptors closed": "os.closerange(0, 100)",
     "descriptor closed after printing": "print('lost?', end=''); os.close(1)",
     "descriptor redirected": "fd = os.open('/dev/null', os.O_WRONLY); os.dup2(fd, 1); os.dup2(fd, 2)",
     "descriptor does not block": "os.set_blocking(1, False); os.set_blocking(2, False)",

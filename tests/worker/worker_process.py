@@ -20,7 +20,7 @@ from mcp_server.worker import frames
 WORKER_DIR = Path(frames.__file__).parent
 
 BOOTSTRAP = """
-import importlib.util, socket, sys
+import fcntl, importlib.util, os, socket, sys
 name, place = "_code_interpreter_worker", sys.argv[1]
 spec = importlib.util.spec_from_file_location(name, place + "/__init__.py", submodule_search_locations=[place])
 module = importlib.util.module_from_spec(spec)
@@ -29,7 +29,9 @@ spec.loader.exec_module(module)
 main = importlib.import_module(name + ".main")
 for preload in sys.argv[3:]:
     importlib.import_module(preload)
-main.serve(socket.socket(fileno=int(sys.argv[2])))
+control = fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, 500)  # far from what user code may close, as in a room
+os.close(int(sys.argv[2]))
+main.serve(socket.socket(fileno=control))
 """
 
 PATIENCE_S = 30.0
@@ -89,7 +91,12 @@ class WorkerProcess:
     """Starts a worker; `run` drives it and reads both pipes all the while."""
 
     def __init__(
-        self, *preload: str, cwd: str | None = None, envs: Mapping[str, str] | None = None, ready: bool = True
+        self,
+        *preload: str,
+        cwd: str | None = None,
+        envs: Mapping[str, str] | None = None,
+        zygote_envs: Mapping[str, str] | None = None,
+        ready: bool = True,
     ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -100,7 +107,7 @@ class WorkerProcess:
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"},
+                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent", **(zygote_envs or {})},
                 start_new_session=True,
             )
         assert self.process.stdout is not None
