@@ -82,6 +82,11 @@ class Service:
     def capabilities(self) -> EngineCapabilities:
         return self._engine.capabilities
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many contexts there are, and how many there may be."""
+        return len(self._contexts) + self._coming, self._limits.contexts
+
     async def start(self) -> None:
         """Raises `SetupFailed` where the engine cannot start."""
         await self._engine.start()
@@ -123,10 +128,11 @@ class Service:
             run.settled()
         return report
 
-    async def stream(self, call: RunCall, sink: Sink) -> Outcome:
+    async def stream(self, call: RunCall, sink: Sink, stop: asyncio.Future[None] | None = None) -> Outcome:
         """Run code with its chunks going to `sink` as they come, unshaped; `wait_s` and the output budget do not apply.
 
-        Cancelling this interrupts the run and keeps the variables.
+        Cancelling this interrupts the run and keeps the variables. So does a result of `stop`, which takes the run
+        from the queue where it has not begun, and whose outcome then still comes.
         """
         check_call(call)
         context, _ = await self._context_for(call, empty=False)
@@ -134,6 +140,8 @@ class Service:
             await context.interrupt()
         run = context.submit(call, sink)
         self._touch(context)
+        if stop is not None:
+            stop.add_done_callback(lambda _: context.abandon(run))
         await self._wait(context, run, math.inf, None)
         return run.ended()
 
@@ -202,10 +210,6 @@ class Service:
         sandbox = self._conversations.get(conversation)
         if sandbox is not None:
             await asyncio.shield(self._errand(self._close_sandbox(sandbox)))
-
-    async def interrupt(self, conversation: Conversation, context_id: str) -> bool:
-        """Stop what runs in a context, as `RunCall.interrupt` does; False where nothing runs. Raises UnknownContext."""
-        return await self._find(conversation, context_id).interrupt()
 
     def listen(self, conversation: Conversation, context_id: str, sink: Sink | None) -> None:
         """Have what a context prints between its runs go to `sink` at once; None keeps it for the next run again."""

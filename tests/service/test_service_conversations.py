@@ -149,14 +149,36 @@ async def test_envs_that_no_environment_can_hold_are_refused(service: Service) -
         service.open_conversation(ANN, {"A=B": "1"})
 
 
-async def test_an_interrupt_stops_what_runs_and_says_whether_anything_did(service: Service) -> None:
-    made = await service.create_context(ANN)
-    assert not await service.interrupt(ANN, made.context_id)
+async def test_a_streamed_run_that_is_stopped_still_gives_its_outcome(service: Service) -> None:
     heard = Heard()
-    running = asyncio.create_task(service.stream(RunCall(ANN, "block", made.context_id), heard))
+    stop = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(service.stream(RunCall(ANN, "block"), heard, stop))
     await heard.something()
-    assert await service.interrupt(ANN, made.context_id)
-    assert (await running).status is Status.INTERRUPTED
+    stop.set_result(None)
+    assert (await running).status is Status.CANCELLED
+    assert (await stream(service, "hello")).output == b"hello\n"
+
+
+async def test_a_streamed_run_that_is_stopped_before_its_turn_never_begins(service: Service) -> None:
+    heard, later = Heard(), Heard()
+    loop = asyncio.get_running_loop()
+    stop_running, stop_queued = loop.create_future(), loop.create_future()
+    running = asyncio.create_task(service.stream(RunCall(ANN, "block"), heard, stop_running))
+    await heard.something()
+    queued = asyncio.create_task(service.stream(RunCall(ANN, "hello"), later, stop_queued))
+    await asyncio.sleep(0)
+    stop_queued.set_result(None)
+    assert (await queued).status is Status.CANCELLED
+    assert not running.done()
+    assert later.chunks == []
+    stop_running.set_result(None)
+    await running
+
+
+async def test_the_load_counts_contexts_against_what_there_may_be(service: Service) -> None:
+    assert service.load == (0, 1_000)
+    await service.create_context(ANN)
+    assert service.load == (1, 1_000)
 
 
 async def test_a_listener_takes_what_is_printed_between_runs_at_once(service: Service) -> None:
