@@ -175,12 +175,16 @@ def _local_engine(settings: Settings) -> tuple[LocalEngine, _Cells]:
     from mcp_server.engine.local import LocalEngine
     from mcp_server.model import EngineCapabilities
     from mcp_server.sandbox import probe
+    from mcp_server.sandbox.limits import Ceilings
 
     found = probe.probe(settings.python)
     _refuse_weak_sandbox(found, settings)
     cells = _Cells(_cell_plan(settings, found))
     missing = () if found.tier == "none" else probe.GAPS[found.tier]
-    return LocalEngine(cells, EngineCapabilities("local", found.tier, images=True, missing=missing)), cells
+    capabilities = EngineCapabilities("local", found.tier, outputs=True, images=True, files=True, missing=missing)
+    ceilings = Ceilings(settings.memory_bytes, settings.processes)
+    engine = LocalEngine(cells, capabilities, outputs_quota_bytes=settings.outputs_bytes, ceilings=ceilings)
+    return engine, cells
 
 
 def _refuse_weak_sandbox(found: ProbeResult, settings: Settings) -> None:
@@ -218,7 +222,7 @@ def _cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
             disk_bytes=settings.disk_bytes,
             disk_inodes=settings.disk_inodes,
             scratch_bytes=settings.scratch_bytes,
-            outputs_bytes=settings.outputs_bytes,
+            outputs_bytes=settings.outputs_total_bytes,
         ),
         workspace=workspace,
     )
@@ -350,7 +354,12 @@ def _read_source(file: Path | None) -> str:
 
 def _run(work: Coroutine[Any, Any, int]) -> None:
     """Run on uvloop and leave with the status that the work gives."""
+    import resource
+
     import uvloop
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a context takes four descriptors
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:

@@ -103,13 +103,14 @@ class Settings(BaseSettings):
         description="Where contexts keep files; empty = ~/.local/state/mcp-code-interpreter (XDG_STATE_HOME).",
     )
     memory_bytes: ByteSize = _size(4 * GIB, 128 * MIB, "Memory of a context: of each process, and of all together.")
-    processes: int = Field(default=256, ge=8, le=100_000, description="Processes and threads of a conversation.")
+    processes: int = Field(default=256, ge=8, le=100_000, description="Processes and threads of a context.")
     open_files: int = Field(default=1_024, ge=64, le=1_000_000, description="Open files of each process.")
     file_size_bytes: ByteSize = _size(GIB, MIB, "Largest file that a context can write.")
     disk_bytes: ByteSize = _size(GIB, MIB, "Files of a conversation, all together.")
     disk_inodes: int = Field(default=65_536, ge=256, le=100_000_000, description="Number of a conversation's files.")
     scratch_bytes: ByteSize = _size(256 * MIB, MIB, "Size of /tmp and of /dev/shm, each.")
-    outputs_bytes: ByteSize = _size(4 * GIB, MIB, "Complete outputs that are kept of a context.")
+    outputs_bytes: ByteSize = _size(256 * MIB, MIB, "Complete outputs that are kept of a conversation.")
+    outputs_total_bytes: ByteSize = _size(4 * GIB, MIB, "Complete outputs that are kept of all conversations.")
     cpu_s: int = Field(default=0, ge=0, le=365 * 86_400, description="CPU seconds of each process; 0 = no limit.")
     min_sandbox: MinSandbox = Field(
         default=MinSandbox.STANDARD, description="Least isolation to start with: strong, strong-cell or standard."

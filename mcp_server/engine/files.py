@@ -16,10 +16,11 @@ from mcp_server.sandbox.files import FileRefused, read_whole_file, regular_file
 from mcp_server.sandbox.outputs import OutputQuota, RunOutputs
 
 TINY_RUN_S = 0.05
-"""A run this short that left the file system as full as it was is not asked for its files."""
+FEW_ENTRIES = 64
+"""A run that short, which left the file system as full as it was, is not asked for its files, unless they are few."""
 
-MANY_FILES = 500
-"""Beyond this a look at the files is made in a thread, so that it holds nobody up."""
+MANY_ENTRIES = 500
+"""Beyond this, and where nobody has looked yet, a look is made in a thread, so that it holds nobody up."""
 
 MAX_PAGE_LINES = 10_000
 MAX_PAGE_BYTES = 1024 * 1024
@@ -91,6 +92,7 @@ class LocalFiles:
         self._since_ns = 0
         self._usage: Usage | None = None
         self._told = Changes()
+        self._looked = False
 
     async def begin(self, run: int) -> RunOutputs:
         work_fd = await self._work_fd()
@@ -103,12 +105,15 @@ class LocalFiles:
 
     async def changes(self, elapsed_s: float) -> tuple[Sequence[FileChange], str]:
         work_fd = await self._work_fd()
-        now = usage(work_fd)
-        if elapsed_s < TINY_RUN_S and now == self._usage:
+        entries = self._told.entries
+        if elapsed_s < TINY_RUN_S and entries > FEW_ENTRIES and usage(work_fd) == self._usage:
             return (), ""
         look = (work_fd, self._since_ns, self._work_path + "/", self._told.stamps)
-        found = find_changes(*look) if now.used_inodes < MANY_FILES else await asyncio.to_thread(find_changes, *look)
-        self._told = found
+        if self._looked and entries <= MANY_ENTRIES:
+            found = find_changes(*look)
+        else:
+            found = await asyncio.to_thread(find_changes, *look)
+        self._told, self._looked = found, True
         return found.files, found.incomplete
 
     async def read_output(self, run: int, stream: Stream, offset: int, limit: int) -> OutputPage:

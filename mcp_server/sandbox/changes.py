@@ -45,24 +45,24 @@ class Usage:
 
     free_blocks: int
     free_inodes: int
-    used_inodes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Files changed since a moment, in the order of their paths. ``incomplete`` says why not all were looked at.
 
-    ``stamps`` tell these changes from later ones to the same files.
+    ``stamps`` tell these changes from later ones to the same files; ``entries`` were looked at.
     """
 
     files: tuple[FileChange, ...] = ()
     incomplete: str = ""
     stamps: frozenset[tuple[str, int]] = frozenset()
+    entries: int = 0
 
 
 def usage(directory_fd: int) -> Usage:
     facts = os.fstatvfs(directory_fd)
-    return Usage(facts.f_bfree, facts.f_ffree, facts.f_files - facts.f_ffree)
+    return Usage(facts.f_bfree, facts.f_ffree)
 
 
 def moment_ns() -> int:
@@ -81,14 +81,16 @@ def find_changes(
     deadline_s = time.monotonic() + MAX_SECONDS
     found: dict[tuple[str, int], FileChange] = {}
     incomplete = ""
-    for seen, (path, status) in enumerate(_walk(directory_fd, prefix, MAX_DEPTH)):
-        if seen >= MAX_ENTRIES or (seen % 256 == 255 and time.monotonic() > deadline_s):
-            incomplete = f"files were not all looked at: only the first {seen:,} entries"
+    entries = 0
+    for path, status in _walk(directory_fd, prefix, MAX_DEPTH):
+        if entries >= MAX_ENTRIES or (entries % 256 == 255 and time.monotonic() > deadline_s):
+            incomplete = f"files were not all looked at: only the first {entries:,} entries"
             break
+        entries += 1
         stamp = (path, status.st_ctime_ns)
         if stat.S_ISREG(status.st_mode) and status.st_ctime_ns >= since_ns and stamp not in told:
             found[stamp] = _change(directory_fd, path, path[len(prefix) :], status, since_ns)
-    return Changes(tuple(found[stamp] for stamp in sorted(found)), incomplete, frozenset(found))
+    return Changes(tuple(found[stamp] for stamp in sorted(found)), incomplete, frozenset(found), entries)
 
 
 def _change(directory_fd: int, path: str, beneath: str, status: os.stat_result, since_ns: int) -> FileChange:
