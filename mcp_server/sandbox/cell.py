@@ -265,10 +265,10 @@ class Cell:
     async def _bury(self, zygote: Interpreter) -> None:
         """When the zygote ends: leave nothing of the cell, and let everyone hear of it who waits."""
         end = await asyncio.shield(zygote.ended)
+        if self._channel is not None:
+            self._channel.finish()
         if self._first_process_gone is not None:
             await asyncio.shield(self._first_process_gone)
-        if self._channel is not None:
-            self._channel.close()
         if end.status != 0 and not self._has_rooms:
             await launch.clear_leftovers(self.plan)
         if not self._ready.done():

@@ -35,6 +35,12 @@ class Channel:
         if len(self._outbox) == 1:
             self._flush()
 
+    def finish(self) -> None:
+        """Hand on what a peer that is gone had still sent, then close."""
+        while self._sock.fileno() != -1 and self._receive():
+            pass
+        self.close()
+
     def close(self) -> None:
         if self._sock.fileno() != -1:
             self._loop.remove_reader(self._sock)
@@ -55,26 +61,28 @@ class Channel:
             self._outbox.popleft()
         self._loop.remove_writer(self._sock)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take one packet, if there is one. False where there is none, or no more."""
         try:
             packet, fds, _, _ = socket.recv_fds(
                 self._sock, frames.MAX_PACKET_BYTES, frames.MAX_PACKET_FDS, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
-            return
+            return False
         except ConnectionResetError:
-            packet, fds = b"", []
+            return True  # said once, where the peer ended before it read everything; what it had sent comes after
         if not packet:
             self._end("it closed its connection")
-            return
+            return False
         try:
             message = frames.decode_packet(packet)
         except frames.FrameError as error:
             for fd in fds:
                 os.close(fd)
             self._end(f"it sent what is no packet ({error})")
-            return
+            return False
         self._on_packet(message, fds)
+        return True
 
     def _end(self, why: str) -> None:
         self.close()

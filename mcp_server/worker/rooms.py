@@ -191,6 +191,8 @@ class Rooms:
             self._zygote.on_readable(room.first, lambda: self._on_room_ended(room))
             self._spare.append(room)
             self._advance()
+            while len(self._spare) > self._plan["spare_rooms"]:  # the order that it was for was withdrawn
+                self._spare.pop().kill()
         elif self._waiting:
             order = self._waiting.popleft()
             self._zygote.say_failed(order.worker, "its room could not be built: %s" % message["text"])

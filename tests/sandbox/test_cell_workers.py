@@ -12,6 +12,7 @@ import pytest
 from mcp_server.errors import EngineUnavailable
 from mcp_server.sandbox.cell import WorkerExit
 from mcp_server.sandbox.policy import Limits, Tier
+from mcp_server.sandbox.processes import find_tagged
 from tests.sandbox.cell_scenes import DAEMON, Scene, Stage, descendants, enter, play
 
 Perform = Callable[[Scene], None]
@@ -156,20 +157,17 @@ def test_a_cancelled_spawn_leaves_no_worker(perform: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell(spare_rooms=0) as cell:
             kept = await enter(cell)
-            quiet = (len(descendants(os.getpid())), len(os.listdir("/proc/self/fd")))
+            open_before = len(os.listdir("/proc/self/fd"))
             spawning = [asyncio.create_task(enter(cell)) for _ in range(5)]
             await asyncio.sleep(0)
             for task in spawning:
                 task.cancel()
             await asyncio.wait(spawning)
             assert all(task.cancelled() for task in spawning)
-            marker = await enter(cell)  # destroyed after the others, which were asked for before it
-            await cell.destroy(marker.spawned.worker_id)
-            marker.let_go()
-            assert await kept.do("answer = 1") == 1
-            await asyncio.gather(*(cell.destroy(number) for number in range(10)), cell.destroy(kept.spawned.worker_id))
-            assert len(descendants(os.getpid())) <= quiet[0]
-            assert len(os.listdir("/proc/self/fd")) == quiet[1]
+            tags = range(kept.spawned.tag, kept.spawned.tag + 6)
+            await asyncio.gather(*(cell.destroy(kept.spawned.worker_id + number) for number in range(1, 6)))
+            assert set(find_tagged(tags)) == {kept.spawned.tag}
+            assert len(os.listdir("/proc/self/fd")) == open_before
 
     perform(scene)
 
