@@ -56,7 +56,8 @@ class SandboxFiles:
             opened.add_done_callback(_close_result)
 
     async def _open_work(self) -> int:
-        if self._work_fd is None:
+        failed = self._work_fd is not None and self._work_fd.done() and self._work_fd.exception() is not None
+        if self._work_fd is None or failed:
             self._work_fd = asyncio.get_running_loop().create_task(self.cell.open_work(self._sandbox_id))
         return await asyncio.shield(self._work_fd)
 
