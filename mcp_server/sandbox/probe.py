@@ -73,6 +73,7 @@ GAPS: Mapping[Tier, tuple[str, ...]] = MappingProxyType(
             "Changing modes, owners and times of files has no effect.",
             "There is no /dev/shm and no private /tmp: locks and pools of multiprocessing do not work.",
             "Files of a context are not limited in number or in total size.",
+            "The number of processes is not limited.",
         ),
         Tier.NONE: ("Nothing is isolated: code can do what the server's user can do.",),
     }
