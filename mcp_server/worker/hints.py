@@ -33,6 +33,12 @@ _DISTRIBUTIONS = {
 }
 """Modules whose distribution has another name."""
 
+_EVENT_LOOP = {
+    "no running event loop": "A cell with `await` at its top level runs on the context's event loop; this has none.",
+    "asyncio.run() cannot be called from a running event loop": "Here `await` works at the top level: await it.",
+    "This event loop is already running": "Here `await` works at the top level: await it.",
+}
+
 
 def hint(error: BaseException) -> str:
     """Empty where there is nothing to say. May raise whatever the attributes of the error raise."""
@@ -42,8 +48,8 @@ def hint(error: BaseException) -> str:
         return _missing_name(getattr(error, "name", None), error.__traceback__)
     if isinstance(error, AttributeError):
         return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
-    if type(error) is RuntimeError and error.args == ("no running event loop",):
-        return "A cell that awaits at its top level runs on the context's event loop; this one does not await."
+    if type(error) is RuntimeError:
+        return _EVENT_LOOP.get(str(error), "")
     if isinstance(error, ImportError) and error.name in sys.modules:
         return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
     return ""

@@ -82,8 +82,10 @@ def _enter(header: dict[str, Any]) -> str:
         os.environ.update(header["envs"])
     except ValueError as error:
         return "The environment cannot be set: %s." % error
+    # What Python itself reads only as it starts.
     if "TZ" in header["envs"]:
         time.tzset()
+    sys.path[:0] = filter(None, header["envs"].get("PYTHONPATH", "").split(os.pathsep))
     return ""
 
 

@@ -94,7 +94,7 @@ class Context:
         except BaseException as late:  # an interrupt while the error was being described
             self._interrupts.end()
             name = type(late).__name__
-            ending = Ending(tracebacks.Failure(name, "", name + ": "))
+            ending = Ending(tracebacks.Failure(name, "", name))
         return ending
 
     def _execute(self, request: frames.Frame) -> None:
@@ -165,8 +165,7 @@ def _fresh_main() -> dict[str, Any]:
     module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module
     sys.argv[:] = [""]
-    if sys.path[:1] != [""]:
-        sys.path.insert(0, "")
+    sys.path[:] = ["", *(place for place in sys.path if place)]
     return module.__dict__
 
 

@@ -19,6 +19,12 @@ def test_init_sets_the_directory_and_the_environment(tmp_path: Path) -> None:
         assert process.run(code).result == repr((str(tmp_path), "v", "XYZ"))
 
 
+def test_modules_are_found_where_the_environment_says(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text("PLACE = 'there'")
+    with WorkerProcess(envs={"PYTHONPATH": f"/nowhere:{tmp_path}"}) as process:
+        assert process.run("import elsewhere, sys; elsewhere.PLACE, sys.path[0]").result == "('there', '')"
+
+
 @pytest.mark.parametrize(
     ("cwd", "envs", "said"),
     [

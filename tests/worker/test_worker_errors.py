@@ -234,6 +234,20 @@ def test_a_missing_module_names_what_is_close_and_how_to_get_it(shared: WorkerPr
     assert "Similar in json: decoder" in shared.run("import json.decodr").error["message"]
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (
+            "asyncio.create_task(asyncio.sleep(0))",
+            "A cell with `await` at its top level runs on the context's event loop",
+        ),
+        ("await asyncio.sleep(0)\nasyncio.run(asyncio.sleep(0))", "Here `await` works at the top level: await it."),
+    ],
+)
+def test_mistakes_with_the_event_loop_get_a_hint(worker: WorkerProcess, code: str, hint: str) -> None:
+    assert hint in worker.run("import asyncio\n" + code).error["message"]
+
+
 EXITS = {
     "nothing": ("exit()", 0, b""),
     "a number": ("exit(3)", 3, b""),
