@@ -3,6 +3,7 @@
     CodeInterpreterError
     ├── CallerError             a request that cannot be carried out as asked; the text says what to do instead
     │   ├── UnknownContext      no such context here, or not the caller's, or expired
+    │   ├── UnknownSandbox      no such sandbox at this toolbox, or not the caller's
     │   ├── InvalidArgument     an argument that can never work
     │   ├── LimitReached        a quota or limit is used up
     │   └── NothingToReport     empty code, and no run whose report is due
@@ -38,6 +39,10 @@ class UnknownContext(CallerError):
             f"No context {context_id[:64]!r}: it does not exist, was deleted, or expired. "
             "Make a new one with create_context, or leave context_id out to use the default context."
         )
+
+
+class UnknownSandbox(CallerError):
+    """Whoever made it can make another; what was in it is lost."""
 
 
 class InvalidArgument(CallerError):
