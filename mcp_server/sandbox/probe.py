@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -62,6 +62,9 @@ NEEDED: Mapping[Tier, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Tier, from the best on → the layers it stands on. A layer that was not tried here is not needed here."""
+
+BUILT = frozenset((Tier.STRONG, Tier.STANDARD, Tier.NONE))
+"""The tiers that `cell` can build. One that it cannot is never chosen, whatever works here."""
 
 GAPS: Mapping[Tier, tuple[str, ...]] = MappingProxyType(
     {
@@ -134,8 +137,13 @@ def judge(outcomes: Mapping[str, Mapping[str, object]], around: Surroundings) ->
 
 
 def best_tier(works: Mapping[str, bool]) -> Tier:
-    """The best tier whose layers all work, of those that were tried. Pure."""
-    return next(tier for tier, needed in NEEDED.items() if all(works.get(name, name == "id_range") for name in needed))
+    """The best tier that can be built whose layers all work, of those that were tried. Pure."""
+    return next(tier for tier, needed in NEEDED.items() if tier in BUILT and _all_work(works, needed))
+
+
+def _all_work(works: Mapping[str, bool], needed: Iterable[str]) -> bool:
+    """Only root maps ids: an ordinary user does not try it and does not need it."""
+    return all(works.get(name, name == "id_range") for name in needed)
 
 
 def rows(result: ProbeResult) -> list[Row]:
@@ -159,8 +167,10 @@ def refusal(result: ProbeResult, least: Tier) -> str:
         return ""
     wanted = NEEDED[least]
     failed = [layer for layer in result.layers if layer.name in wanted and not layer.works]
-    reasons = "\n".join(f"- {LAYERS[layer.name]}: {layer.error}. {layer.mend}" for layer in failed)
-    return f"The sandbox tier {least!s} cannot be had here; {result.tier!s} can.\n{reasons}"
+    reasons = [f"- {LAYERS[layer.name]}: {layer.error}. {layer.mend}" for layer in failed]
+    if least not in BUILT:
+        reasons.append(f"- {least!s} is not built by this version.")
+    return "\n".join((f"The sandbox tier {least!s} cannot be had here; {result.tier!s} can.", *reasons))
 
 
 def _run_trials(python: str) -> dict[str, dict[str, object]]:

@@ -42,8 +42,8 @@ TABLE = [
     ("an ordinary user, who maps no ids", {k: v for k, v in EVERY_LAYER.items() if k != "id_range"}, Tier.STRONG),
     ("no cgroup", without("memory_group"), Tier.STRONG),
     ("no bwrap and no Landlock", without("bubblewrap", "bubblewrap_capabilities", "landlock"), Tier.STRONG),
-    ("root that may not map ids", without("id_range"), Tier.STRONG_CELL),
-    ("AppArmor takes capabilities, but not bwrap's", without("mounts", "user_namespace", "rooms"), Tier.STRONG_CELL),
+    ("root that may not map ids", without("id_range"), Tier.STANDARD),
+    ("AppArmor takes capabilities, but not bwrap's", without("mounts", "user_namespace", "rooms"), Tier.STANDARD),
     ("masked /proc", without("pid_namespace", "rooms", "bubblewrap"), Tier.STANDARD),
     (
         "a container",
@@ -86,6 +86,12 @@ def test_a_refused_tier_names_every_layer_that_failed_and_its_mend(works: dict[s
                 assert LAYERS[layer.name] in text
                 assert layer.error in text
                 assert layer.mend in text
+
+
+def test_a_tier_that_is_not_built_is_never_chosen_and_says_so() -> None:
+    only_bwrap = without("user_namespace", "rooms", "landlock")
+    assert best_tier(only_bwrap) is Tier.NONE
+    assert "strong-cell is not built" in refusal(result_of(only_bwrap), Tier.STRONG_CELL)
 
 
 def test_the_table_has_a_row_for_every_layer_with_a_mend_where_it_fails() -> None:
