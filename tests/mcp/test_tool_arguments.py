@@ -87,8 +87,8 @@ def test_every_argument_has_one_plain_type_a_description_and_if_optional_a_null_
 
 
 def test_the_schemas_show_the_defaults_in_force() -> None:
-    properties = schemas(Settings(timeout_s=30, wait_s=5, max_output_chars=700))["run_code"]["properties"]
-    assert [properties[name]["default"] for name in ("timeout", "wait", "max_output_chars")] == [30, 5, 700]
+    properties = schemas(Settings(timeout_s=30, wait_s=5, max_output_chars=1_700))["run_code"]["properties"]
+    assert [properties[name]["default"] for name in ("timeout", "wait", "max_output_chars")] == [30, 5, 1_700]
 
 
 def test_a_gateway_can_route_by_the_context() -> None:
