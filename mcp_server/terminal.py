@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from mcp_server.engine.base import Engine
 from mcp_server.model import Chunk, ContextSpec, DisplayChunk, Outcome, RunRequest, Status, Stream
@@ -26,17 +27,36 @@ async def run(engine: Engine, code: str, timeout_s: float) -> int:
     def interrupt() -> None:
         stops.add(loop.create_task(engine.interrupt(info.context_id, Status.INTERRUPTED)))
 
+    terminal = Terminal(interrupt)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
     try:
-        outcome = await engine.execute(info.context_id, RunRequest(1, code, timeout_s), show)
-    except BrokenPipeError:  # the reader of our output left
-        return SIGNALLED + signal.SIGPIPE
+        outcome = await engine.execute(info.context_id, RunRequest(1, code, timeout_s), terminal.show)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+    if terminal.reader_left:
+        return SIGNALLED + signal.SIGPIPE
     _say(outcome)
     return exit_status(outcome)
+
+
+class Terminal:
+    """Writes chunks where they belong. `on_reader_left` is called once, when nobody reads our output any more."""
+
+    def __init__(self, on_reader_left: Callable[[], None]) -> None:
+        self.reader_left = False
+        self._on_reader_left = on_reader_left
+
+    async def show(self, chunk: Chunk) -> None:
+        """The code waits while the terminal, or a pipe's reader, takes its time."""
+        if self.reader_left:
+            return
+        try:
+            await asyncio.to_thread(_write, *_placed(chunk))
+        except BrokenPipeError:
+            self.reader_left = True
+            self._on_reader_left()
 
 
 def exit_status(outcome: Outcome) -> int:
@@ -56,14 +76,13 @@ def exit_status(outcome: Outcome) -> int:
             return SIGNALLED + signal.SIGINT
 
 
-async def show(chunk: Chunk) -> None:
-    """Write a chunk where it belongs. The code waits while the terminal, or a pipe's reader, takes its time."""
+def _placed(chunk: Chunk) -> tuple[int, bytes]:
+    """Descriptor and bytes."""
     if isinstance(chunk, DisplayChunk):
         texts = [part.data for part in chunk.representations if part.mime == "text/plain"]
         shown = texts or [part.alt.encode("utf-8", "replace") for part in chunk.representations[:1]]
-        await asyncio.to_thread(_write, 1, b"".join(shown) + b"\n")
-    else:
-        await asyncio.to_thread(_write, 1 if chunk.stream is Stream.STDOUT else 2, chunk.data)
+        return 1, b"".join(shown) + b"\n"
+    return (1 if chunk.stream is Stream.STDOUT else 2), chunk.data
 
 
 def _write(fd: int, data: bytes) -> None:

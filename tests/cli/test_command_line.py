@@ -1,0 +1,173 @@
+"""The command line as a shell sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mcp_server import __version__
+from tests.mcp.server_processes import BOUND_S, Watched, descendants
+
+PROGRAM = [sys.executable, "-m", "mcp_server.cli"]
+
+
+def shell(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        env={**os.environ, "COLUMNS": "100", **env},
+        check=False,
+    )
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return shell("run", "--preload", "", *arguments, stdin=stdin)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "--preload", "", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("6 * 7", 0),
+        ("exit(3)", 3),
+        ("exit()", 0),
+        ("1 / 0", 1),
+        ("not python", 1),
+        ("import os; os._exit(9)", 9),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 128 + 9),
+    ],
+)
+def test_the_exit_status_is_the_codes_outcome(code: str, status: int) -> None:
+    assert run("-c", code).returncode == status
+
+
+def test_a_timeout_exits_as_timeout_does() -> None:
+    done = run("--timeout-s", "0.3", "-c", "while True: pass")
+    assert done.returncode == 124
+    assert done.stderr == "mcp-code-interpreter: timeout\n"
+
+
+def test_output_errors_and_the_result_go_where_a_script_would_send_them() -> None:
+    done = run("-c", "import sys\nprint('out')\nprint('err', file=sys.stderr)\n[1, 2]")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\n[1, 2]\n", "err\n")
+    done = run("-c", "print('before')\n1 / 0")
+    assert done.stdout == "before\n"
+    assert done.stderr.splitlines()[0] == "Traceback (most recent call last):"
+    assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_code_comes_from_a_file_or_from_stdin(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("print('from a file')")
+    assert run(str(script)).stdout == "from a file\n"
+    assert run("-", stdin="print('from stdin')").stdout == "from stdin\n"
+
+
+def test_output_is_live_and_ctrl_c_interrupts() -> None:
+    with running("-c", "print('going', flush=True)\nwhile True: pass") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "going\n"
+        watched = Watched(descendants(process.pid))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(BOUND_S) == 130
+        assert watched.survivors() == []
+
+
+def test_a_reader_that_leaves_ends_the_run() -> None:
+    with running("-c", "while True: print('x' * 1000)") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(BOUND_S) == 128 + signal.SIGPIPE
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("arguments", [[], ["-c", "1", "file.py"]], ids=["neither", "both"])
+def test_exactly_one_source_of_code_is_taken(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "either a FILE or -c CODE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "line"),
+    [
+        (["--timeout-s", "soon"], {}, "--timeout-s is 'soon': "),
+        (["doctor"], {"CODE_INTERPRETER_CONTEXTS": "none"}, "CODE_INTERPRETER_CONTEXTS is 'none': "),
+        (["serve", "--host", "0.0.0.0"], {}, "--host 0.0.0.0: without authentication, "),
+        (["serve", "--host", "example.org"], {}, "--host example.org: without authentication, "),
+        (["--python", "/nowhere/python"], {}, "The trials of the sandbox cannot be run with /nowhere/python: "),
+        (["--workspace", "/nowhere"], {}, "--workspace /nowhere: no such directory."),
+        (["run", "/nowhere.py"], {}, "Cannot read /nowhere.py: "),
+    ],
+)
+def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], env: dict[str, str], line: str) -> None:
+    done = shell(*arguments, **env)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [said] = done.stderr.splitlines()
+    assert said.startswith(f"mcp-code-interpreter: {line}")
+
+
+def test_flags_may_stand_before_the_command_and_those_after_it_win() -> None:
+    done = shell("--timeout-s", "soon", "--preload", "", "run", "--timeout-s", "60", "-c", "print('ran')")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    done = shell("--timeout-s", "0.3", "--preload", "", "run", "-c", "while True: pass")
+    assert done.returncode == 124
+
+
+def test_the_version_is_told() -> None:
+    assert shell("--version").stdout == f"{__version__}\n"
+
+
+def test_help_teaches_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['mcp-code-interpreter', '--help']\nfrom mcp_server.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print('loaded:', [name for name in ('mcp', 'uvicorn', 'starlette', 'uvloop', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND_S, check=True)
+    assert "loaded: []" in done.stdout
+    for word in ("claude mcp add", "serve", "run", "doctor", "--timeout-s", "CODE_INTERPRETER_"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "run", "doctor"])
+def test_each_command_explains_itself(command: str) -> None:
+    done = shell(command, "--help")
+    assert done.returncode == 0
+    assert "--preload" in done.stdout
+
+
+def test_doctor_names_the_layers_and_the_tier() -> None:
+    done = shell("doctor", "--preload", "")
+    assert "Sandbox tier here: " in done.stdout
+    assert "Landlock" in done.stdout
+    assert done.stderr == ""
+
+
+def test_doctor_fails_where_contexts_could_not_be_started() -> None:
+    done = shell("doctor", "--preload", "", "--workspace", "/nowhere")
+    assert done.returncode == 1
