@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -31,6 +31,10 @@ class InterpreterApi:
         self.address = Address.of(base_url, token, unix_socket)
         transport = httpx.HTTPTransport(uds=unix_socket) if unix_socket else None
         self._http = httpx.Client(transport=transport, **self.address.http_options())
+
+    @classmethod
+    def at(cls, toolbox: Address) -> Self:
+        return cls(toolbox.url, toolbox.token, unix_socket=toolbox.unix_socket or None)
 
     def create_interpreter_context(self, cwd: str | None = None) -> InterpreterContext:
         body = {"cwd": cwd} if cwd else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -25,6 +25,10 @@ class AsyncInterpreterApi:
         self.address = Address.of(base_url, token, unix_socket)
         transport = httpx.AsyncHTTPTransport(uds=unix_socket) if unix_socket else None
         self._http = httpx.AsyncClient(transport=transport, **self.address.http_options())
+
+    @classmethod
+    def at(cls, toolbox: Address) -> Self:
+        return cls(toolbox.url, toolbox.token, unix_socket=toolbox.unix_socket or None)
 
     async def create_interpreter_context(self, cwd: str | None = None) -> InterpreterContext:
         body = {"cwd": cwd} if cwd else {}

@@ -24,6 +24,7 @@ from mcp_server.service import Service
 from mcp_server.toolbox.server_access import Access, Guard, refuse
 from mcp_server.toolbox.server_errors import on_fault, on_http_error, on_service_error
 from mcp_server.toolbox.server_interpreter import interpreter_routes
+from mcp_server.toolbox.server_mux import mux_routes
 from mcp_server.toolbox.server_sandboxes import Sandboxes, main_api_routes
 from mcp_server.toolbox.wire import MAX_MESSAGE_BYTES
 
@@ -47,9 +48,10 @@ def routes(service: Service, access: Access | None = None) -> list[BaseRoute]:
     """The door's two mounts. Without `access`, or with one without tokens, it serves this machine's programs alone."""
     access = access or Access()
     sandboxes = Sandboxes(service)
+    toolbox = [*mux_routes(service, sandboxes), *interpreter_routes(service, sandboxes)]
     return [
         Mount("/api", app=_door(main_api_routes(sandboxes), access)),
-        Mount("/toolbox", app=_door(interpreter_routes(service, sandboxes), access)),
+        Mount("/toolbox", app=_door(toolbox, access)),
     ]
 
 

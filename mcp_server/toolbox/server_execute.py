@@ -45,9 +45,9 @@ class ExecuteSocket:
         await socket.accept()
         close: Close | None = Close(CloseCode.FAILED, "the server failed; its log says how")
         try:
-            close = await self._serve(socket, sandbox)
+            with sandbox.in_use():
+                close = await self._serve(socket, sandbox)
         finally:
-            sandbox.touch()
             if close is not None:
                 await close_socket(socket, close)
 

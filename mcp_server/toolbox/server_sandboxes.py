@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -30,6 +31,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 """Room for 1 MiB of environment, and its JSON."""
 
 MAX_NAME_CHARS = 200
+MAX_MINUTES = 60 * 24 * 365
 MAX_PAGE = 200
 DEFAULT_PAGE = 100
 
@@ -41,7 +43,11 @@ _UNSUPPORTED = (
 
 
 class CreateSandbox(BaseModel):
-    """The fields of a new sandbox that mean something here."""
+    """The fields of a new sandbox that mean something here.
+
+    Nothing stops here but by being deleted: a sandbox that is to be deleted as soon as it stops
+    (``autoDeleteInterval`` 0) is deleted after ``autoStopInterval`` minutes without use, and others stay.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -49,14 +55,17 @@ class CreateSandbox(BaseModel):
     env: dict[str, str] | None = None
     labels: dict[str, str] | None = None
     target: str | None = None
-    ttl_minutes: float | None = Field(default=None, alias="ttlMinutes", ge=0, le=60 * 24 * 365)
+    auto_stop_interval: float | None = Field(default=None, alias="autoStopInterval", ge=0, le=MAX_MINUTES)
+    auto_delete_interval: float | None = Field(default=None, alias="autoDeleteInterval", le=MAX_MINUTES)
+    ttl_minutes: float | None = Field(default=None, alias="ttlMinutes", ge=0, le=MAX_MINUTES)
 
 
 @dataclass(slots=True)
 class Sandbox:
     """A sandbox of the main API. ``principal`` owns it; others never learn that it exists.
 
-    ``serial`` counts the sandboxes of a server, so that a page of a list has a place to go on from.
+    ``serial`` counts the sandboxes of a server, so that a page of a list has a place to go on from. ``users`` are runs
+    that are on. ``idle_life_s`` is how long it stays without any use; 0 means until it is deleted.
     """
 
     serial: int
@@ -69,7 +78,9 @@ class Sandbox:
     created_at: datetime
     last_activity_at: datetime
     destroy_at: datetime | None = None
-    end: asyncio.TimerHandle | None = field(default=None, repr=False)
+    idle_life_s: float = 0.0
+    users: int = 0
+    timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict, repr=False)
 
     @property
     def conversation(self) -> Conversation:
@@ -77,6 +88,16 @@ class Sandbox:
 
     def touch(self) -> None:
         self.last_activity_at = datetime.now(UTC)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While code runs in it, it is not idle."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.touch()
 
 
 class Sandboxes:
@@ -116,7 +137,10 @@ class Sandboxes:
         if wanted.ttl_minutes:
             life = timedelta(minutes=wanted.ttl_minutes)
             sandbox.destroy_at = now + life
-            sandbox.end = asyncio.get_running_loop().call_later(life.total_seconds(), self._expire, sandbox)
+            self._later(sandbox, life.total_seconds(), self._expire)
+        if wanted.auto_delete_interval == 0 and wanted.auto_stop_interval:
+            sandbox.idle_life_s = wanted.auto_stop_interval * 60
+            self._later(sandbox, sandbox.idle_life_s, self._expire_if_idle)
         return sandbox
 
     def get(self, principal: str, sandbox_id: str) -> Sandbox | None:
@@ -145,12 +169,23 @@ class Sandboxes:
         """End it with all its contexts and files. Idempotent."""
         if self._sandboxes.pop(sandbox.sandbox_id, None) is None:
             return
-        if sandbox.end is not None:
-            sandbox.end.cancel()
+        for timer in sandbox.timers.values():
+            timer.cancel()
         await self._service.close_conversation(sandbox.conversation)
 
     def _of(self, principal: str) -> Iterator[Sandbox]:
         return (sandbox for sandbox in self._sandboxes.values() if sandbox.principal == principal)
+
+    def _later(self, sandbox: Sandbox, delay_s: float, act: Callable[[Sandbox], None]) -> None:
+        sandbox.timers[act.__name__] = asyncio.get_running_loop().call_later(delay_s, act, sandbox)
+
+    def _expire_if_idle(self, sandbox: Sandbox) -> None:
+        """Delete it, or look again when it may have been idle for long enough."""
+        idle_s = 0.0 if sandbox.users else (datetime.now(UTC) - sandbox.last_activity_at).total_seconds()
+        if idle_s >= sandbox.idle_life_s:
+            self._expire(sandbox)
+        else:
+            self._later(sandbox, sandbox.idle_life_s - idle_s, self._expire_if_idle)
 
     def _expire(self, sandbox: Sandbox) -> None:
         task = asyncio.get_running_loop().create_task(self.delete(sandbox))

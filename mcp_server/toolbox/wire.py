@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from mcp_server.model import NO_ENVS, DisplayChunk, ErrorInfo, Outcome, State, Status, Stream
+from mcp_server.model import NO_ENVS, Chunk, DisplayChunk, ErrorInfo, Outcome, OutputChunk, State, Status, Stream
 
 DEFAULT_CONTEXT = "default"
 """How this protocol names a sandbox's default context."""
@@ -227,6 +227,30 @@ def pieces(text: str) -> Iterator[str]:
     """The text cut to what one frame may hold, between characters."""
     for start in range(0, len(text), MAX_TEXT_CHARS):
         yield text[start : start + MAX_TEXT_CHARS]
+
+
+class FrameMaker:
+    """What the plain protocol would say of a run whose chunks and outcome are known."""
+
+    def __init__(self) -> None:
+        self._decoder = TextDecoder()
+
+    def of_chunk(self, chunk: Chunk) -> Iterator[Frame]:
+        if isinstance(chunk, OutputChunk):
+            yield from _text_frames(FrameType(chunk.stream.value), self._decoder.feed(chunk.stream, chunk.data))
+        else:
+            yield from _text_frames(FrameType.STDOUT, displayed_text(chunk))
+
+    def of_outcome(self, outcome: Outcome) -> Iterator[Frame | Close]:
+        for stream, text in self._decoder.rest():
+            yield from _text_frames(FrameType(stream.value), text)
+        end = ending(outcome)
+        yield from end.frames
+        yield end.close
+
+
+def _text_frames(kind: FrameType, text: str) -> Iterator[Frame]:
+    return (Frame(kind, piece) for piece in pieces(text))
 
 
 def displayed_text(chunk: DisplayChunk) -> str:

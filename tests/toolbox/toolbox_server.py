@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 
+from mcp_server.service import Service
 from mcp_server.toolbox.client import CodeInterpreter
 from mcp_server.toolbox.client_api import InterpreterApi
+from mcp_server.toolbox.server import UVICORN_OPTIONS, toolbox_app, tune
+from mcp_server.toolbox.server_access import Access
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +56,35 @@ class ToolboxServer:
         """A client of a sandbox, of a new one where none is named."""
         address = self.toolbox(sandbox_id or self.create_sandbox())
         return CodeInterpreter(InterpreterApi(address, self.token), lambda: None)
+
+
+class ReadyServer(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@asynccontextmanager
+async def serving_here(service: Service, access: Access | None = None) -> AsyncIterator[str]:
+    """A server in this process and loop; its root. Connections that are open at the end are cut."""
+    config = uvicorn.Config(toolbox_app(service, access), log_config=None, **UVICORN_OPTIONS)
+    config.timeout_graceful_shutdown = 1
+    server = ReadyServer(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tune(listener)
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        await server.ready.wait()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running
 
 
 @contextmanager

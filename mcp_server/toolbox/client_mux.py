@@ -1,0 +1,272 @@
+"""The client's side of the mux: one socket to a server, shared by every run of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+from mcp_server.errors import CallerError, EngineUnavailable, InternalError, ProtocolViolation
+from mcp_server.model import NO_ENVS, Chunk, Outcome, Sink
+from mcp_server.toolbox.client_address import Address, keep_alive
+from mcp_server.toolbox.client_api import handshake_error
+from mcp_server.toolbox.mux import (
+    MAX_MUX_BYTES,
+    SUBPROTOCOL,
+    WINDOW_BYTES,
+    Kind,
+    Message,
+    chunk_of,
+    cost,
+    decode,
+    encode,
+    entry,
+    failure_of,
+    outcome_of,
+)
+
+MUX_PATH = "x/mux"
+
+GRANT_BYTES = WINDOW_BYTES // 4
+"""Credit is given back in pieces of this size: often enough that output flows on, seldom enough to cost little."""
+
+LOST = "The connection to the toolbox server was lost; code that was running on it was interrupted there."
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What to run where. ``context_id`` is the server's."""
+
+    sandbox_id: str
+    context_id: str
+    code: str
+    timeout_s: float | None = None
+    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
+
+
+class MuxCall:
+    """One open call: what the server says of it, in order, and the credit that is due for it."""
+
+    def __init__(self, client: MuxClient, number: int, context_id: str) -> None:
+        self.number = number
+        self.context_id = context_id
+        self.inbox: asyncio.Queue[Message | None] = asyncio.Queue()
+        self.answered = False
+        self._client = client
+        self._taken_bytes = 0
+
+    async def next(self) -> Message:
+        """Raises EngineUnavailable where the connection is lost, and what a FAILED tells."""
+        message = await self.inbox.get()
+        if message is None:
+            self.answered = True
+            raise EngineUnavailable(LOST)
+        self.answered = message.kind in (Kind.END, Kind.FAILED)
+        if message.kind is Kind.FAILED:
+            raise failure_of(message.header, self.context_id)
+        return message
+
+    async def took(self, message: Message) -> None:
+        """A chunk was dealt with: give its credit back."""
+        self._taken_bytes += cost(message)
+        if self._taken_bytes >= GRANT_BYTES:
+            amount, self._taken_bytes = self._taken_bytes, 0
+            await self._client.send(Message(Kind.CREDIT, self.number, {"bytes": amount}))
+
+    async def stop(self) -> None:
+        """Interrupt its run, or keep it from beginning; its outcome still comes."""
+        await self._client.send(Message(Kind.STOP, self.number))
+
+
+class MuxClient:
+    """One socket. It is opened by `open` and used until it is lost or closed; then another takes its place.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, toolbox: Address) -> None:
+        self._address = toolbox.at(MUX_PATH)
+        self._stack = AsyncExitStack()
+        self._connection: ClientConnection | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, MuxCall] = {}
+        self._channels: dict[str, MuxCall] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+
+    @property
+    def usable(self) -> bool:
+        return self._reader is not None and not self._reader.done()
+
+    async def open(self) -> None:
+        """Raises ToolboxError with what the server answered."""
+        options = self._address.socket_options() | {
+            "max_size": MAX_MUX_BYTES,
+            "subprotocols": [Subprotocol(SUBPROTOCOL)],
+        }
+        try:
+            if self._address.unix_socket:
+                opening = unix_connect(self._address.unix_socket, self._address.socket_url, **options)
+            else:
+                opening = connect(self._address.socket_url, **options)
+            self._connection = await self._stack.enter_async_context(opening)
+        except (OSError, InvalidHandshake) as error:
+            raise handshake_error(self._address, error) from error
+        keep_alive(self._connection.transport.get_extra_info("socket"))
+        self._reader = asyncio.get_running_loop().create_task(self._read(self._connection))
+
+    async def close(self) -> None:
+        """Every open call fails as lost. Idempotent."""
+        await self._stack.aclose()
+        if self._reader is not None:
+            await self._reader
+        if self._errands:
+            await asyncio.wait(self._errands)
+
+    async def send(self, message: Message) -> None:
+        """Raises EngineUnavailable where the connection is lost."""
+        if self._connection is None:
+            raise EngineUnavailable(LOST)
+        try:
+            await self._connection.send(encode(message))
+        except ConnectionClosed as closed:
+            raise EngineUnavailable(LOST) from closed
+
+    # -- the calls ------------------------------------------------------------------------------------------------
+
+    async def create(self, sandbox_id: str, cwd: str, envs: Mapping[str, str], late: Sink) -> tuple[str, str]:
+        """Make a context; its id and directory. `late` takes what it prints between runs."""
+        call = await self._begin(Kind.CREATE, {"sandbox": sandbox_id, "cwd": cwd, "envs": dict(envs)})
+        made = await self._answer(call)
+        context_id = entry(made.header, "context", str)
+        self._hear(context_id, call, late)
+        return context_id, entry(made.header, "cwd", str)
+
+    async def listen(self, sandbox_id: str, context_id: str, late: Sink) -> None:
+        """Take what a context of an earlier socket prints between runs. Raises UnknownContext."""
+        call = await self._begin(Kind.LISTEN, {"sandbox": sandbox_id, "context": context_id}, context_id)
+        await self._answer(call)
+        self._hear(context_id, call, late)
+
+    async def delete(self, sandbox_id: str, context_id: str) -> None:
+        """End a context. Raises UnknownContext."""
+        call = await self._begin(Kind.DELETE, {"sandbox": sandbox_id, "context": context_id}, context_id)
+        channel = self._channels.pop(context_id, None)
+        if channel is not None:
+            channel.inbox.put_nowait(None)
+        try:
+            await call.next()
+        finally:
+            self._calls.pop(call.number, None)
+
+    async def begin_run(self, order: RunOrder) -> MuxCall:
+        """Send code; `events` of the call then tells how it goes."""
+        fields = {
+            "sandbox": order.sandbox_id,
+            "context": order.context_id,
+            "timeout": order.timeout_s,
+            "envs": dict(order.envs),
+        }
+        return await self._begin(Kind.RUN, fields, order.context_id, order.code.encode("utf-8", "surrogatepass"))
+
+    async def events(self, run: MuxCall) -> AsyncGenerator[Chunk | Outcome, None]:
+        """The chunks of a run as they come, and its outcome last; closing the generator early stops the run.
+
+        A chunk's credit is given back when the next one is asked for, so that a slow consumer slows the program.
+        """
+        try:
+            while not run.answered:
+                message = await run.next()
+                if message.kind is Kind.END:
+                    yield outcome_of(message.header)
+                else:
+                    yield chunk_of(message)
+                    await run.took(message)
+        finally:
+            if run.answered:
+                self._calls.pop(run.number, None)
+            else:
+                self._errand(self._abandon(run))
+
+    # -- what goes on behind --------------------------------------------------------------------------------------
+
+    async def _begin(
+        self, kind: Kind, fields: Mapping[str, object], context_id: str = "", body: bytes = b""
+    ) -> MuxCall:
+        if not self.usable:
+            raise EngineUnavailable(LOST)
+        call = MuxCall(self, next(self._numbers), context_id)
+        self._calls[call.number] = call
+        try:
+            await self.send(Message(kind, call.number, fields, body))
+        except BaseException:
+            self._calls.pop(call.number, None)
+            raise
+        return call
+
+    async def _answer(self, call: MuxCall) -> Message:
+        """The answer to a call that is to stay open; one that failed does not."""
+        try:
+            return await call.next()
+        except BaseException:
+            self._calls.pop(call.number, None)
+            raise
+
+    def _hear(self, context_id: str, channel: MuxCall, late: Sink) -> None:
+        self._channels[context_id] = channel
+        self._errand(self._deliver(channel, late))
+
+    async def _read(self, connection: ClientConnection) -> None:
+        """Sort the server's messages by their calls. Credit bounds what waits there."""
+        try:
+            while True:
+                message = decode(await connection.recv())
+                call = self._calls.get(message.call)
+                if call is not None:
+                    call.inbox.put_nowait(message)
+        except ConnectionClosed:
+            pass
+        except ProtocolViolation:
+            await connection.close(1002)
+        finally:
+            for call in self._calls.values():
+                call.inbox.put_nowait(None)
+
+    async def _deliver(self, call: MuxCall, late: Sink) -> None:
+        """Give what a context prints between runs to its sink, until the context or the connection ends."""
+        try:
+            while True:
+                message = await call.next()
+                wait = late(chunk_of(message))
+                if wait is not None:
+                    await wait
+                await call.took(message)
+        except EngineUnavailable:
+            return
+        except ProtocolViolation:
+            await self._stack.aclose()
+        finally:
+            self._calls.pop(call.number, None)
+
+    async def _abandon(self, run: MuxCall) -> None:
+        """Stop a run that nobody listens to any more, and take what it still says."""
+        try:
+            await run.stop()
+            while not run.answered:
+                await run.took(await run.next())
+        except (CallerError, InternalError):
+            return
+        finally:
+            self._calls.pop(run.number, None)
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
