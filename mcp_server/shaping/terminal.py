@@ -27,9 +27,11 @@ MAX_WORK = 1 << 25
 _CONTROL_WORK = 16
 _IRREGULAR_LINE_WORK = 8
 _WIDE_WORK = 64
-"""A wide character makes its whole line be redrawn cell by cell."""
+_SLOW_WORK = 8
+"""A wide character makes its line be redrawn cell by cell."""
 
 _CONTROL = re.compile(r"[\x08\x0d\x1b]")
+_RETURNS = re.compile(r"\r+")
 _END_OF_RETURNS = re.compile(r"[\x08\x0a\x1b]")
 _BODY = rf"[^\x00-\x1f\x7f]{{0,{MAX_STRING}}}"
 _SEQUENCE = re.compile(
@@ -69,6 +71,7 @@ class Terminal:
         self._rows = [TerminalLine(long_line)]
         self._row = 0
         self._column: int | None = None
+        self._slow: bool | None = False
         self._same = 0
         self._work = 0
 
@@ -112,7 +115,7 @@ class Terminal:
                 at = self._read_returns(text, at)
             elif text[at] == "\b":
                 self._spend(1)
-                self._column = max(0, self._column_number() - 1)
+                self._move_to(max(0, self._column_number() - 1))
                 at += 1
             else:
                 taken = self._read_escape(text, at, final=final)
@@ -156,6 +159,10 @@ class Terminal:
         line.chars += len(text)
         if not text.isascii():
             self._work += _WIDE_WORK * len(OTHER_COLUMNS.findall(text))
+        if self._slow is None:
+            self._slow = self._column is not None and not line.is_simple()
+        if self._slow:
+            self._work += _SLOW_WORK * len(text)
         self._column = line.write(text, self._column)
 
     def _end_line(self) -> None:
@@ -164,7 +171,7 @@ class Terminal:
         line.chars += 1
         self._row += 1
         if self._row < len(self._rows):
-            self._column = 0
+            self._move_to(0)
             return
         self._count_same(line)
         self._open_line()
@@ -172,7 +179,7 @@ class Terminal:
 
     def _open_line(self) -> None:
         self._rows.append(TerminalLine(self._long_line))
-        self._column = None
+        self._move_to(None)
         if len(self._rows) > SCREEN_ROWS + 1:
             self._sink.line(self._rows.pop(0))
         self._row = len(self._rows) - 1
@@ -190,24 +197,29 @@ class Terminal:
 
     def _read_returns(self, text: str, at: int) -> int:
         """Carriage returns and what each redraws, up to the next other control character or the end of the line."""
-        limit = _END_OF_RETURNS.search(text, at)
-        stop = limit.start() if limit else len(text)
-        zone = text[at:stop]
-        work = 0 if zone.isascii() else _WIDE_WORK * len(OTHER_COLUMNS.findall(zone))
-        if self._work + work >= MAX_WORK:
-            following = zone.find("\r", 1)
-            zone = zone if following < 0 else zone[:following]
-            work = _WIDE_WORK * len(OTHER_COLUMNS.findall(zone))
-        self._work += work
+        stop = _RETURNS.match(text, at).end()  # type: ignore[union-attr]
+        if stop == len(text) or text[stop] in "\b\n\x1b":
+            zone = text[at:stop]
+        else:
+            limit = _END_OF_RETURNS.search(text, stop)
+            zone = text[at : limit.start() if limit else len(text)]
         line = self._rows[self._row]
-        line.chars += len(zone)
-        redraws = [part for part in zone.split("\r") if part]
-        if redraws:
-            self._column = line.overwrite_all(redraws)
-        if not redraws or zone.endswith("\r"):
-            self._column = 0
+        states = [state for state in zone.split("\r") if state] if stop < at + len(zone) else []
         self._same = 0
-        return at + len(zone)
+        if not states or line.redraw(states):
+            line.chars += len(zone)
+            end = 0 if zone.endswith("\r") else len(states[-1])
+            self._move_to(end if end < line.size else None)
+            return at + len(zone)
+        for state in zone[1:].split("\r"):
+            if self._work >= MAX_WORK:
+                break
+            line.chars += 1
+            self._move_to(0)
+            if state:
+                self._write(state)
+            at += 1 + len(state)
+        return at
 
     def _read_escape(self, text: str, at: int, *, final: bool) -> int:
         """Carry out the sequence at `at`. Returns its length, 0 where its end has not come yet."""
@@ -232,21 +244,26 @@ class Terminal:
         self._work += _CONTROL_WORK + line.size // _CONTROL_WORK
         self._same = 0
 
+    def _move_to(self, column: int | None) -> None:
+        """Every move comes here, so that whether writing is slow there is asked once, however the text comes in."""
+        self._column = column
+        self._slow = None
+
     def _column_number(self) -> int:
         return self._rows[self._row].column_of_end() if self._column is None else self._column
 
     def _move(self, kind: str, number: int | None) -> None:
         count = number or 1
         if kind in "ABEF":
-            self._column = 0 if kind in "EF" else self._column_number()
+            self._move_to(0 if kind in "EF" else self._column_number())
             down = count if kind in "BE" else -count
             self._row = min(max(self._row + down, 0), len(self._rows) - 1)
         elif kind == "C":
-            self._column = min(self._column_number() + count, self._long_line)
+            self._move_to(min(self._column_number() + count, self._long_line))
         elif kind == "D":
-            self._column = max(self._column_number() - count, 0)
+            self._move_to(max(self._column_number() - count, 0))
         elif kind in "G`":
-            self._column = min(count - 1, self._long_line)
+            self._move_to(min(count - 1, self._long_line))
         elif kind == "K":
             self._erase_in_line(number or 0)
         elif kind == "J" and not number:
@@ -260,15 +277,16 @@ class Terminal:
         line = self._rows[self._row]
         if part == 0 and self._column is None:
             return
-        self._column = self._column_number()
+        column = self._column_number()
+        self._move_to(column)
         if part == 0:
-            line.erase(self._column, None)
+            line.erase(column, None)
         else:
-            line.erase(0, self._column + 1 if part == 1 else None)
+            line.erase(0, column + 1 if part == 1 else None)
 
     def _go_home(self) -> None:
         """A program that paints the whole screen begins anew: below what it painted before, so that nothing is lost."""
         self._row = len(self._rows) - 1
-        self._column = None
+        self._move_to(None)
         if self._rows[self._row].size:
             self._open_line()

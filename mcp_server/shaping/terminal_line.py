@@ -15,7 +15,7 @@ from mcp_server.shaping.graphemes import MAX_CLUSTER, binds, flag_halves_before,
 LONG_LINE = 4096
 """Characters. No terminal is as wide: beyond this a line is no longer redrawn in place, only appended to."""
 
-_SINGLE = r"\x00-\u02ff\u0370-\u0482\u048a-\u0590\u2010-\u2027\u2190-\u21ff\u2500-\u25fc\u2800-\u28ff"
+_SINGLE = r"\x00-\u02ff\u0370-\u0482\u048a-\u0590\u2010-\u2027\u2190-\u21ff\u2500-\u25fc\u2800-\u28ff\ufffd"
 _SINGLE_COLUMN = re.compile(f"[{_SINGLE}]*").fullmatch
 OTHER_COLUMNS = re.compile(f"[^{_SINGLE}]")
 """Characters that may fill two columns or none."""
@@ -92,23 +92,31 @@ class TerminalLine:
         else:
             self._erase_cells(start, end)
 
-    def overwrite_all(self, segments: list[str]) -> int | None:
-        """Write each segment at column 0, one after another. Returns the column after the last."""
-        column: int | None = 0
+    def redraw(self, states: list[str]) -> bool:
+        """Write each state at column 0, one after another, where no character among them takes more than a column.
+
+        False, and nothing written, where that cannot be done at once.
+        """
+        longest = max(max(map(len, states)), self._size)
         if (
-            self._head is None
-            and self._cells is None
-            and all(map(_SINGLE_COLUMN, segments))
-            and _SINGLE_COLUMN(self._text)
+            self._head is not None
+            or longest > self.long_line
+            or not self.is_simple()
+            or not all(map(_SINGLE_COLUMN, states))
         ):
-            longest = max(max(map(len, segments)), self._size)
-            if longest <= self.long_line:
-                self._text = _last_state([self._text, *segments], longest)
-                self._size = longest
-                return len(segments[-1]) if len(segments[-1]) < longest else None
-        for segment in segments:
-            column = self.write(segment, 0)
-        return column
+            return False
+        self._text = _last_state([self._text, *states], longest)
+        self._size = longest
+        return True
+
+    def is_simple(self) -> bool:
+        """Whether each character fills one column, so that redrawing costs no more than copying."""
+        if self._head is None and self._cells is not None:
+            whole = "".join(self._cells)
+            if not _SINGLE_COLUMN(whole):
+                return False
+            self._text, self._cells = whole, None
+        return self._head is not None or bool(_SINGLE_COLUMN(self._text))
 
     def _whole(self) -> str:
         return self._text if self._cells is None else "".join(self._cells)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcp_server.shaping import terminal
 from mcp_server.shaping.marks import OPEN
 from mcp_server.shaping.stream import LAST_LINE_CHARS, ShapedText, StreamShaper
 
@@ -63,13 +65,23 @@ def shape(chunks: Sequence[bytes], window: int = WINDOW) -> ShapedText:
     return shaper.finish()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(OUTPUT, CHUNKS)
 def test_any_chunking_of_any_bytes_gives_the_same_text(output: Output, sizes: list[int]) -> None:
     assert shape(in_chunks(output.data, sizes)) == shape([output.data])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=120, deadline=None)
+@given(OUTPUT, CHUNKS, st.integers(1, 30_000))
+def test_chunking_does_not_matter_where_following_the_cursor_is_given_up(
+    output: Output, sizes: list[int], work: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal, "MAX_WORK", work)
+        assert shape(in_chunks(output.data, sizes)) == shape([output.data])
+
+
+@settings(max_examples=30, deadline=None)
 @given(OUTPUT.filter(lambda output: len(output.data) < 30_000))
 def test_single_bytes_give_the_same_text_as_one_chunk(output: Output) -> None:
     data = output.data
@@ -92,7 +104,7 @@ def test_windows_and_last_lines_do_not_depend_on_the_chunking(first: Output, sec
     assert windows(in_chunks(first.data, sizes), in_chunks(second.data, sizes)) == windows([first.data], [second.data])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(OUTPUT, st.lists(st.integers(0, 40_000), max_size=3))
 def test_windows_together_account_for_every_byte_and_character(output: Output, places: list[int]) -> None:
     data = output.data
@@ -111,7 +123,7 @@ def test_windows_together_account_for_every_byte_and_character(output: Output, p
     assert newlines <= sum(window.total_lines for window in windows) <= newlines + len(windows)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(OUTPUT, st.integers(0, 2 * WINDOW), st.sampled_from(["", "all of it: /outputs/run-1/stdout"]))
 def test_an_excerpt_keeps_within_its_budget_and_its_counts_add_up(output: Output, budget: int, where: str) -> None:
     shaped = shape([output.data])
@@ -130,7 +142,7 @@ def test_an_excerpt_keeps_within_its_budget_and_its_counts_add_up(output: Output
         assert sum(chars for _, chars in stated) == excerpt.missing_chars
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(OUTPUT)
 def test_text_has_no_control_characters_and_every_reserved_bracket_is_ours(output: Output) -> None:
     shaper = StreamShaper(WINDOW)
@@ -143,7 +155,7 @@ def test_text_has_no_control_characters_and_every_reserved_bracket_is_ours(outpu
     assert text.count(OPEN) == len(re.findall(ours, text))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 4000), st.integers(0, 60), st.integers(60, 2 * WINDOW), CHUNKS)
 def test_the_gap_is_exactly_the_lines_that_are_not_shown(lines: int, width: int, budget: int, sizes: list[int]) -> None:
     every = [f"{index} {'é' * (index % (width + 1))}" for index in range(lines)]
