@@ -41,6 +41,16 @@ class Address:
         return Address(f"{self.url}/{path}", self.token, self.unix_socket)
 
     @property
+    def parent(self) -> Address:
+        """The address that it is directly below."""
+        return Address(self.url.rpartition("/")[0], self.token, self.unix_socket)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.url.rpartition("/")[2]
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.sync.client import ClientConnection, connect, unix_connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
-from mcp_server.errors import CodeInterpreterConnectionError
-from mcp_server.toolbox.client_address import Address, keep_alive, unreachable
-from mcp_server.toolbox.client_transcript import status_error
+from mcp_server.errors import CallerError, CodeInterpreterConnectionError, InternalError
+from mcp_server.model import Outcome
+from mcp_server.toolbox.client_address import Address, unreachable
+from mcp_server.toolbox.client_sockets import MuxSockets, close_of, open_socket
+from mcp_server.toolbox.client_transcript import status_error, toolbox_error
 from mcp_server.toolbox.client_types import InterpreterContext
-from mcp_server.toolbox.wire import Close, ExecuteRequest, Frame, encode_request, parse_frame
+from mcp_server.toolbox.mux import INFO_PATH, SUBPROTOCOL, RunOrder
+from mcp_server.toolbox.wire import (
+    Close,
+    ExecuteRequest,
+    Frame,
+    FrameMaker,
+    encode_request,
+    parse_frame,
+    refusal,
+)
 
 CONTEXT_PATH = "process/interpreter/context"
 EXECUTE_PATH = "process/interpreter/execute"
@@ -25,16 +36,22 @@ class InterpreterApi:
     """Calls one sandbox's toolbox. Connections are reused; `close` lets go of them. Safe to share between threads.
 
     ``base_url`` is the toolbox of a sandbox, ``http://host:port/toolbox/<sandbox id>``. Raises ToolboxError.
+    Where the server offers our mux, runs go over its sockets, which are kept open between runs; ``mux=False`` makes
+    each run open a socket of its own, as any toolbox server knows it.
     """
 
-    def __init__(self, base_url: str, token: str | None = None, *, unix_socket: str | None = None) -> None:
+    def __init__(
+        self, base_url: str, token: str | None = None, *, unix_socket: str | None = None, mux: bool = True
+    ) -> None:
         self.address = Address.of(base_url, token, unix_socket)
         transport = httpx.HTTPTransport(uds=unix_socket) if unix_socket else None
         self._http = httpx.Client(transport=transport, **self.address.http_options())
+        self._mux_offered: bool | None = None if mux else False
+        self._sockets = MuxSockets(self.address.parent)
 
     @classmethod
-    def at(cls, toolbox: Address) -> Self:
-        return cls(toolbox.url, toolbox.token, unix_socket=toolbox.unix_socket or None)
+    def at(cls, toolbox: Address, *, mux: bool = True) -> Self:
+        return cls(toolbox.url, toolbox.token, unix_socket=toolbox.unix_socket or None, mux=mux)
 
     def create_interpreter_context(self, cwd: str | None = None) -> InterpreterContext:
         body = {"cwd": cwd} if cwd else {}
@@ -49,6 +66,25 @@ class InterpreterApi:
 
     def execute_interpreter_code(self, request: ExecuteRequest) -> Generator[Frame | Close, None, None]:
         """The frames of one run as they come, and its closing frame last. Closing the generator stops the code."""
+        if self._mux_offered is None:
+            self._mux_offered = self._offers_mux()
+        yield from self._execute_on_mux(request) if self._mux_offered else self._execute_plainly(request)
+
+    def _execute_on_mux(self, request: ExecuteRequest) -> Generator[Frame | Close, None, None]:
+        refused = refusal(request)
+        if refused is not None:
+            yield refused
+            return
+        frames = FrameMaker()
+        order = RunOrder.of(self.address.name, request)
+        try:
+            with closing(self._sockets.run(order)) as events:
+                for event in events:
+                    yield from frames.of_outcome(event) if isinstance(event, Outcome) else frames.of_chunk(event)
+        except (CallerError, InternalError) as error:
+            raise toolbox_error(error) from error
+
+    def _execute_plainly(self, request: ExecuteRequest) -> Generator[Frame | Close, None, None]:
         with ExitStack() as stack:
             connection = self._open(EXECUTE_PATH, stack)
             try:
@@ -61,7 +97,16 @@ class InterpreterApi:
                 yield close_of(closed)
 
     def close(self) -> None:
+        self._sockets.close()
         self._http.close()
+
+    def _offers_mux(self) -> bool:
+        address = self.address.parent.at(INFO_PATH)
+        try:
+            answer = self._http.get(address.url)
+        except httpx.HTTPError as error:
+            raise unreachable(address, error) from error
+        return speaks_mux(answer)
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         address = self.address.at(path)
@@ -74,18 +119,18 @@ class InterpreterApi:
         return fields_of(answer)
 
     def _open(self, path: str, stack: ExitStack) -> ClientConnection:
-        address = self.address.at(path)
-        options = address.socket_options()
-        try:
-            if address.unix_socket:
-                opening = unix_connect(address.unix_socket, address.socket_url, **options)
-            else:
-                opening = connect(address.socket_url, **options)
-            connection: ClientConnection = stack.enter_context(opening)
-        except (OSError, InvalidHandshake) as error:
-            raise handshake_error(address, error) from error
-        keep_alive(connection.socket)
-        return connection
+        return stack.enter_context(open_socket(self.address.at(path)))
+
+
+def speaks_mux(answer: httpx.Response) -> bool:
+    """Whether the answer of ``x/info`` offers the mux. Other servers answer with an error, or with anything."""
+    if not answer.is_success:
+        return False
+    try:
+        info = answer.json()
+    except ValueError:
+        return False
+    return isinstance(info, dict) and info.get("mux") == SUBPROTOCOL
 
 
 def fields_of(answer: httpx.Response) -> dict[str, Any]:
@@ -96,17 +141,3 @@ def fields_of(answer: httpx.Response) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise CodeInterpreterConnectionError(f"{answer.url} answered with something else than a JSON object")
     return fields
-
-
-def handshake_error(address: Address, error: OSError | InvalidHandshake) -> Exception:
-    """Why a socket could not be opened, by the server's answer where there was one."""
-    if isinstance(error, InvalidStatus):
-        return status_error(error.response.status_code, bytes(error.response.body or b""))
-    return unreachable(address, error)
-
-
-def close_of(closed: ConnectionClosed) -> Close:
-    """The closing frame that the server sent; 1006 where the connection was lost without one."""
-    if closed.rcvd is None:
-        return Close(1006, "the connection to the server was lost")
-    return Close(closed.rcvd.code, closed.rcvd.reason)

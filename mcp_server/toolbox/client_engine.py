@@ -35,8 +35,8 @@ from mcp_server.model import (
     Status,
 )
 from mcp_server.toolbox.client_lines import PLAIN_GAPS, Line, MuxLine, PlainLine
-from mcp_server.toolbox.client_sandboxes import INFO_PATH, AsyncSandboxApi, RemoteSandbox, main_api
-from mcp_server.toolbox.mux import SUBPROTOCOL
+from mcp_server.toolbox.client_sandboxes import AsyncSandboxApi, RemoteSandbox, main_api
+from mcp_server.toolbox.mux import INFO_PATH, SUBPROTOCOL
 
 HANDLE_BYTES = 16
 """128 bits, as every engine's handles have."""

@@ -21,8 +21,9 @@ from mcp_server.errors import (
 )
 from mcp_server.model import Chunk, ErrorInfo, Outcome, OutputChunk, RunRequest, Sink, State, Status, Stream
 from mcp_server.toolbox.client_api_async import AsyncInterpreterApi
-from mcp_server.toolbox.client_mux import LOST, MuxCall, MuxClient, RunOrder
+from mcp_server.toolbox.client_mux import MuxCall, MuxClient
 from mcp_server.toolbox.client_sandboxes import RemoteSandbox
+from mcp_server.toolbox.mux import LOST, RunOrder
 from mcp_server.toolbox.wire import INTERRUPTED, NO_CONTEXT, Close, CloseCode, ExecuteRequest, FrameType
 
 PLAIN_GAPS = (
@@ -186,7 +187,7 @@ class PlainLine:
     def _api(self, sandbox: RemoteSandbox) -> AsyncInterpreterApi:
         api = self._apis.get(sandbox.sandbox_id)
         if api is None:
-            api = self._apis[sandbox.sandbox_id] = AsyncInterpreterApi.at(sandbox.toolbox)
+            api = self._apis[sandbox.sandbox_id] = AsyncInterpreterApi.at(sandbox.toolbox, mux=False)
         return api
 
     async def _listen(self, sandbox: RemoteSandbox, request: ExecuteRequest, sink: Sink) -> Outcome:

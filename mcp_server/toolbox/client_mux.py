@@ -6,23 +6,23 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.typing import Subprotocol
 
 from mcp_server.errors import CallerError, EngineUnavailable, InternalError, ProtocolViolation
-from mcp_server.model import NO_ENVS, Chunk, Outcome, Sink
+from mcp_server.model import Chunk, Outcome, Sink
 from mcp_server.toolbox.client_address import Address, keep_alive
-from mcp_server.toolbox.client_api import handshake_error
+from mcp_server.toolbox.client_sockets import handshake_error
 from mcp_server.toolbox.mux import (
-    MAX_MUX_BYTES,
-    SUBPROTOCOL,
-    WINDOW_BYTES,
+    GRANT_BYTES,
+    LOST,
+    MUX_OPTIONS,
+    MUX_PATH,
     Kind,
     Message,
+    RunOrder,
     chunk_of,
     cost,
     decode,
@@ -31,24 +31,6 @@ from mcp_server.toolbox.mux import (
     failure_of,
     outcome_of,
 )
-
-MUX_PATH = "x/mux"
-
-GRANT_BYTES = WINDOW_BYTES // 4
-"""Credit is given back in pieces of this size: often enough that output flows on, seldom enough to cost little."""
-
-LOST = "The connection to the toolbox server was lost; code that was running on it was interrupted there."
-
-
-@dataclass(frozen=True, slots=True)
-class RunOrder:
-    """What to run where. ``context_id`` is the server's."""
-
-    sandbox_id: str
-    context_id: str
-    code: str
-    timeout_s: float | None = None
-    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
 
 
 class MuxCall:
@@ -107,10 +89,7 @@ class MuxClient:
 
     async def open(self) -> None:
         """Raises ToolboxError with what the server answered."""
-        options = self._address.socket_options() | {
-            "max_size": MAX_MUX_BYTES,
-            "subprotocols": [Subprotocol(SUBPROTOCOL)],
-        }
+        options = self._address.socket_options() | dict(MUX_OPTIONS)
         try:
             if self._address.unix_socket:
                 opening = unix_connect(self._address.unix_socket, self._address.socket_url, **options)
@@ -168,13 +147,7 @@ class MuxClient:
 
     async def begin_run(self, order: RunOrder) -> MuxCall:
         """Send code; `events` of the call then tells how it goes."""
-        fields = {
-            "sandbox": order.sandbox_id,
-            "context": order.context_id,
-            "timeout": order.timeout_s,
-            "envs": dict(order.envs),
-        }
-        return await self._begin(Kind.RUN, fields, order.context_id, order.code.encode("utf-8", "surrogatepass"))
+        return await self._begin_with(order.message(next(self._numbers)), order.context_id)
 
     async def events(self, run: MuxCall) -> AsyncGenerator[Chunk | Outcome, None]:
         """The chunks of a run as they come, and its outcome last; closing the generator early stops the run.
@@ -197,17 +170,17 @@ class MuxClient:
 
     # -- what goes on behind --------------------------------------------------------------------------------------
 
-    async def _begin(
-        self, kind: Kind, fields: Mapping[str, object], context_id: str = "", body: bytes = b""
-    ) -> MuxCall:
+    async def _begin(self, kind: Kind, fields: Mapping[str, object], context_id: str = "") -> MuxCall:
+        return await self._begin_with(Message(kind, next(self._numbers), fields), context_id)
+
+    async def _begin_with(self, message: Message, context_id: str) -> MuxCall:
         if not self.usable:
             raise EngineUnavailable(LOST)
-        call = MuxCall(self, next(self._numbers), context_id)
-        self._calls[call.number] = call
+        call = self._calls[message.call] = MuxCall(self, message.call, context_id)
         try:
-            await self.send(Message(kind, call.number, fields, body))
+            await self.send(message)
         except BaseException:
-            self._calls.pop(call.number, None)
+            self._calls.pop(message.call, None)
             raise
         return call
 

@@ -13,8 +13,6 @@ from mcp_server.errors import CodeInterpreterConnectionError
 from mcp_server.toolbox.client_address import Address, unreachable
 from mcp_server.toolbox.client_transcript import status_error
 
-INFO_PATH = "x/info"
-
 
 @dataclass(frozen=True, slots=True)
 class RemoteSandbox:

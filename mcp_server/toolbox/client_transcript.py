@@ -6,11 +6,16 @@ import json
 from dataclasses import dataclass
 
 from mcp_server.errors import (
+    CallerError,
     CodeInterpreterConnectionError,
+    CodeInterpreterError,
     CodeInterpreterNotFoundError,
     CodeInterpreterTimeoutError,
     CodeInterpreterValidationError,
+    EngineUnavailable,
     ToolboxError,
+    UnknownContext,
+    UnknownSandbox,
 )
 from mcp_server.toolbox.client_types import ExecutionError, ExecutionResult, OutputMessage
 from mcp_server.toolbox.wire import NO_CONTEXT, Close, CloseCode, Frame, FrameType
@@ -92,6 +97,19 @@ def status_error(status: int, body: bytes) -> ToolboxError:
     if 400 <= status < 500:
         return CodeInterpreterValidationError(text)
     return ToolboxError(text)
+
+
+def toolbox_error(error: CodeInterpreterError) -> ToolboxError:
+    """The error of the Python API that one of the mux's is."""
+    match error:
+        case UnknownContext() | UnknownSandbox():
+            return CodeInterpreterNotFoundError(str(error))
+        case CallerError():
+            return CodeInterpreterValidationError(str(error))
+        case EngineUnavailable():
+            return CodeInterpreterConnectionError(str(error))
+        case _:
+            return ToolboxError(str(error))
 
 
 def prefixed(prefix: str, error: ToolboxError) -> ToolboxError:

@@ -32,6 +32,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from mcp_server.errors import (
@@ -46,6 +47,7 @@ from mcp_server.errors import (
     UnknownSandbox,
 )
 from mcp_server.model import (
+    NO_ENVS,
     Chunk,
     DisplayChunk,
     ErrorInfo,
@@ -56,6 +58,7 @@ from mcp_server.model import (
     Status,
     Stream,
 )
+from mcp_server.toolbox.wire import DEFAULT_CONTEXT, ExecuteRequest
 
 SUBPROTOCOL = "code-interpreter-mux.v1"
 VERSION = 1
@@ -65,6 +68,17 @@ WINDOW_BYTES = 1024 * 1024
 
 MAX_MUX_BYTES = 48 * 1024 * 1024
 """Of one message: a worker's largest frame (32 MiB of data and 4 MiB of header) with room to spare."""
+
+GRANT_BYTES = WINDOW_BYTES // 4
+"""Credit is given back in pieces of this size: often enough that output flows on, seldom enough to cost little."""
+
+MUX_PATH = "x/mux"
+INFO_PATH = "x/info"
+
+MUX_OPTIONS: Mapping[str, Any] = MappingProxyType({"max_size": MAX_MUX_BYTES, "subprotocols": [SUBPROTOCOL]})
+"""For the websockets library's clients."""
+
+LOST = "The connection to the toolbox server was lost; code that was running on it was interrupted there."
 
 _HEAD = struct.Struct(">BI")
 
@@ -114,6 +128,32 @@ def decode(data: str | bytes) -> Message:
     if not isinstance(header, dict):
         raise ProtocolViolation("a message's header is no object")
     return Message(known, entry(header, "call", int), header, data[body_at:])
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What to run where. ``context_id`` is the server's; ``timeout_s`` None means the server's default, 0 none."""
+
+    sandbox_id: str
+    context_id: str
+    code: str
+    timeout_s: float | None = None
+    envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
+
+    @classmethod
+    def of(cls, sandbox_id: str, request: ExecuteRequest) -> RunOrder:
+        """What the plain protocol's first message asks for."""
+        context_id = request.context_id or DEFAULT_CONTEXT
+        return cls(sandbox_id, context_id, request.code, request.timeout_s, request.envs)
+
+    def message(self, call: int) -> Message:
+        header = {
+            "sandbox": self.sandbox_id,
+            "context": self.context_id,
+            "timeout": self.timeout_s,
+            "envs": dict(self.envs),
+        }
+        return Message(Kind.RUN, call, header, self.code.encode("utf-8", "surrogatepass"))
 
 
 T = TypeVar("T")

@@ -167,12 +167,18 @@ def parse_request(message: str | bytes) -> ExecuteRequest | Close:
     timeout_s = seconds(fields.get("timeout"))
     if timeout_s is not None and math.isnan(timeout_s):
         return Close(CloseCode.BAD_MESSAGE, "timeout must be a number of seconds")
-    if timeout_s is not None and timeout_s < 0:
+    known = "" if context_id is None or context_id == DEFAULT_CONTEXT else context_id
+    request = ExecuteRequest(code, known, timeout_s, envs or NO_ENVS)
+    return refusal(request) or request
+
+
+def refusal(request: ExecuteRequest) -> Close | None:
+    """The closing frame that answers a request for what cannot be done."""
+    if request.timeout_s is not None and request.timeout_s < 0:
         return Close(CloseCode.REFUSED, "timeout must not be negative; 0 means none")
-    if not code.strip():
+    if not request.code.strip():
         return Close(CloseCode.REFUSED, "code is empty")
-    known = "" if context_id in (None, DEFAULT_CONTEXT) else context_id
-    return ExecuteRequest(code, known, timeout_s, envs or NO_ENVS)
+    return None
 
 
 def json_object(message: str | bytes) -> dict[str, Any] | None:

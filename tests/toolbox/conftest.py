@@ -23,7 +23,13 @@ def sandbox_id(server: ToolboxServer) -> Iterator[str]:
     server.request("DELETE", f"/api/sandbox/{made}")
 
 
+@pytest.fixture(params=["mux", "plain"])
+def mux(request: pytest.FixtureRequest) -> bool:
+    """Both ways on which runs travel."""
+    return bool(request.param == "mux")
+
+
 @pytest.fixture
-def interpreter(server: ToolboxServer, sandbox_id: str) -> Iterator[CodeInterpreter]:
-    with server.interpreter(sandbox_id) as client:
+def interpreter(server: ToolboxServer, sandbox_id: str, mux: bool) -> Iterator[CodeInterpreter]:
+    with server.interpreter(sandbox_id, mux=mux) as client:
         yield client

@@ -28,11 +28,11 @@ class NoSuchThing(Exception):
 
 
 @pytest.fixture
-async def interpreter_async(server: ToolboxServer, sandbox_id: str) -> AsyncIterator[AsyncCodeInterpreter]:
+async def interpreter_async(server: ToolboxServer, sandbox_id: str, mux: bool) -> AsyncIterator[AsyncCodeInterpreter]:
     async def nothing() -> None:
         return None
 
-    async with AsyncCodeInterpreter(AsyncInterpreterApi(server.toolbox(sandbox_id)), nothing) as client:
+    async with AsyncCodeInterpreter(AsyncInterpreterApi(server.toolbox(sandbox_id), mux=mux), nothing) as client:
         yield client
 
 
@@ -93,9 +93,9 @@ def test_callbacks_hear_the_output_in_order_while_the_code_runs(interpreter: Cod
     assert (result.stdout, result.stderr) == ("ready\n", "error\n")
 
 
-def test_envs_hold_for_one_run_and_the_sandboxs_own_for_all(server: ToolboxServer) -> None:
+def test_envs_hold_for_one_run_and_the_sandboxs_own_for_all(server: ToolboxServer, mux: bool) -> None:
     show = "import os; print(os.environ.get('A'), os.environ.get('B'))"
-    with server.interpreter(server.create_sandbox(env={"A": "1"})) as interpreter:
+    with server.interpreter(server.create_sandbox(env={"A": "1"}), mux=mux) as interpreter:
         assert interpreter.run_code(show, envs={"B": "2"}).stdout == "1 2\n"
         assert interpreter.run_code(show).stdout == "1 None\n"
 
@@ -160,9 +160,9 @@ def test_what_cannot_be_run_is_a_validation_error(interpreter: CodeInterpreter, 
         interpreter.run_code(code, timeout=timeout)
 
 
-def test_an_unknown_sandbox_is_said_for_every_call(server: ToolboxServer) -> None:
+def test_an_unknown_sandbox_is_said_for_every_call(server: ToolboxServer, mux: bool) -> None:
     context = InterpreterContext(id="x", cwd="/", created_at="", active=True, language="python")
-    with server.interpreter("00000000-0000-0000-0000-000000000000") as nowhere:
+    with server.interpreter("00000000-0000-0000-0000-000000000000", mux=mux) as nowhere:
         calls: list[tuple[str, Callable[[], object]]] = [
             ("Failed to run code: ", lambda: nowhere.run_code("pass")),
             ("Failed to create interpreter context: ", nowhere.create_context),
@@ -174,8 +174,8 @@ def test_an_unknown_sandbox_is_said_for_every_call(server: ToolboxServer) -> Non
                 call()
 
 
-def test_no_server_is_a_connection_error() -> None:
-    with CodeInterpreter(InterpreterApi("http://127.0.0.1:9/toolbox/x"), lambda: None) as nobody:
+def test_no_server_is_a_connection_error(mux: bool) -> None:
+    with CodeInterpreter(InterpreterApi("http://127.0.0.1:9/toolbox/x", mux=mux), lambda: None) as nobody:
         with pytest.raises(CodeInterpreterConnectionError, match=r"^Failed to run code: no connection to"):
             nobody.run_code("pass")
         with pytest.raises(

@@ -52,10 +52,10 @@ class ToolboxServer:
     def toolbox(self, sandbox_id: str) -> str:
         return f"{self.url}/toolbox/{sandbox_id}"
 
-    def interpreter(self, sandbox_id: str = "") -> CodeInterpreter:
+    def interpreter(self, sandbox_id: str = "", *, mux: bool = True) -> CodeInterpreter:
         """A client of a sandbox, of a new one where none is named."""
         address = self.toolbox(sandbox_id or self.create_sandbox())
-        return CodeInterpreter(InterpreterApi(address, self.token), lambda: None)
+        return CodeInterpreter(InterpreterApi(address, self.token, mux=mux), lambda: None)
 
 
 class ReadyServer(uvicorn.Server):
