@@ -1,6 +1,7 @@
 # make demo    the main job, as a client does it: two minutes from a fresh machine
 # make test    all tests
 # make check   style, types and the rules of who may import whom
+# make bench   every figure beside its goal and its peers: five minutes; make bench-quick: one
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ ifneq ($(PROBLEM),)
     endif
 endif
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench bench-quick clean
 
 demo: $(VENV)/.data
 	@$(BIN)/python examples/demo.py
@@ -36,6 +37,12 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --save
+
+bench-quick: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --quick
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -53,6 +60,11 @@ $(VENV)/.data: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test]'
+	@touch $@ $(VENV)/.data
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	@echo "Installing …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,bench]'
 	@touch $@ $(VENV)/.data
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python

@@ -5,19 +5,17 @@ It sleeps in one poll and is woken by the host's packets (`frames`, last section
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import importlib
 import os
 import resource
 import select
 import socket
-import sys
-import time
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Union
+from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Union
 
-from . import birth, linux, nursery, packets, reaping, tags
+from . import birth, linux, nursery, packets, preload, reaping, tags
 from .plain import Plain
-from .rooms import Rooms
+from .rooms import WORK, Rooms
 
 
 def main(control_fd: str) -> NoReturn:
@@ -37,35 +35,12 @@ def main(control_fd: str) -> NoReturn:
         importlib.import_module(".main", __package__)
     except Exception as error:  # a broken installation, or an interpreter that lacks a module of its standard library
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
-    facts = warm(plan["preload"])
+    with preload.passing_home(WORK) if plan["rooms"] else contextlib.nullcontext():
+        facts = preload.warm(plan["preload"])
     zygote = Zygote(control, plan, room_builder)
     zygote.open()
     packets.send(control, {"op": "ready", **facts})
     zygote.serve()
-
-
-def warm(modules: List[str]) -> Dict[str, Any]:
-    """Import what contexts shall find loaded, with as few threads as can be; what fails is told, not raised."""
-    for name in birth.THREAD_VARIABLES:
-        os.environ[name] = "1"
-    started = time.monotonic()
-    loaded = []
-    failed = {}
-    for name in modules:
-        try:
-            importlib.import_module(name)
-            loaded.append(name)
-        except Exception as error:  # foreign code: a broken package may raise anything, and contexts do without it
-            failed[name] = "%s: %s" % (type(error).__name__, str(error)[:500])
-    gc.collect()
-    gc.freeze()
-    return {
-        "python": "%d.%d.%d" % sys.version_info[:3],
-        "preloaded": loaded,
-        "failed": failed,
-        "threads": len(os.listdir("/proc/self/task")),
-        "warm_s": time.monotonic() - started,
-    }
 
 
 class Zygote:

@@ -1,0 +1,88 @@
+"""The harness: every figure beside its limit and its peers, measured in one run.
+
+    python -m benchmarks [--quick] [--only NAME …] [--save]
+
+Prints a Markdown table and writes JSON. With --save the table goes into benchmarks/README.md and the JSON beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from benchmarks import contexts, machine, memory, output, results, runs, startup
+from benchmarks.effort import Effort
+from benchmarks.engines import settings
+from benchmarks.results import Section
+from mcp_server.sandbox import probe
+
+HERE = Path(__file__).parent
+
+TABLE_BEGIN = "<!-- table: written by make bench -->"
+TABLE_END = "<!-- end of table -->"
+
+BENCHES: Mapping[str, Callable[[Effort], Awaitable[Section]]] = {
+    "creation": contexts.creation,
+    "rates": contexts.rates,
+    "first-uses": contexts.first_uses,
+    "runs": runs.engine_level,
+    "mcp": runs.over_mcp,
+    "endings": contexts.endings,
+    "streaming": output.throughput,
+    "flood": output.flood,
+    "shaping": output.shaped,
+    "crowd": memory.crowd,
+    "startup": startup.cold,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds: under a minute")
+    parser.add_argument(
+        "--only", nargs="+", choices=BENCHES, default=list(BENCHES), metavar="NAME", help=str([*BENCHES])
+    )
+    parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/")
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # as the command line does
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr), wrapper_class=structlog.make_filtering_bound_logger(30)
+    )
+    place = machine.describe(probe.probe(settings().python).tier, ", ".join(settings().preload))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sections = runner.run(measure(options.only, Effort(options.quick)))
+    table = results.as_markdown(sections, place)
+    print(table)
+    if options.save:
+        save(table, sections, place)
+
+
+async def measure(names: list[str], effort: Effort) -> list[Section]:
+    sections = []
+    for name in names:
+        began = time.monotonic()
+        sections.append(await BENCHES[name](effort))
+        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    return sections
+
+
+def save(table: str, sections: list[Section], place: Mapping[str, str]) -> None:
+    (HERE / "results.json").write_text(json.dumps(results.as_json(sections, place), indent=1) + "\n")
+    readme = HERE / "README.md"
+    before, _, rest = readme.read_text().partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    readme.write_text(f"{before}{TABLE_BEGIN}\n\n{table}\n{TABLE_END}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""One small run, `1+1`, through every door: beside what its transport costs with nothing behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import AsyncExitStack, ExitStack
+
+from mcp import Client
+from mcp.client import Transport
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from benchmarks.effort import Effort
+from benchmarks.engines import BARE, Contexts, started
+from benchmarks.measure import Series, Subject, side_by_side, timed, timed_call
+from benchmarks.processes import answer_of, listening, on_socket, peer, server
+from benchmarks.results import Goal, Row, Section, Unit
+
+MESSAGE = b"." * 64
+"""About what a small run's frames have."""
+
+
+class LoopRoundTrip:
+    """Sends a message and takes the answer, through an event loop, as the engine does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._answer: asyncio.Future[bytes] = self._loop.create_future()
+        sock.setblocking(False)
+        self._loop.add_reader(sock.fileno(), lambda: self._answer.set_result(self._sock.recv(65536)))
+
+    async def once(self) -> None:
+        self._answer = self._loop.create_future()
+        await self._loop.sock_sendall(self._sock, MESSAGE)
+        await self._answer
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+
+
+def raw_round_trip(sock: socket.socket) -> Subject:
+    def once() -> None:
+        sock.sendall(MESSAGE)
+        sock.recv(65536)
+
+    return timed_call(once)
+
+
+async def engine_level(effort: Effort) -> Section:
+    rounds = effort.of(2_000, 300)
+    async with started(preload=BARE) as engine:
+        contexts = Contexts(engine)
+        context_id = await contexts.create()
+        with ExitStack() as stack:
+            far, raw = (stack.enter_context(on_socket(peer("echo"))) for _ in range(2))
+            round_trip = LoopRoundTrip(far)
+            stack.callback(round_trip.close)
+            seen = await side_by_side(
+                {
+                    "run": timed(lambda: contexts.run(context_id, "1+1")),
+                    "uvloop": timed(round_trip.once),
+                    "raw": raw_round_trip(raw),
+                },
+                rounds,
+                warm_up=50,
+            )
+    kernel = await answer_of(peer("ipython_kernel", "1", str(effort.of(100, 20))))
+    peers = {
+        "round trip, uvloop": seen["uvloop"],
+        "round trip, asyncio": plain_asyncio(rounds),
+        "round trip, raw": seen["raw"],
+        "ipykernel": Series(tuple(kernel["run_s"])),
+    }
+    row = Row("`1+1`, engine", Unit.SECONDS, seen["run"], Goal(most=0.000_15, most_times=2), peers)
+    return Section("A small run", [row])
+
+
+def plain_asyncio(rounds: int) -> Series:
+    """The round trip through the standard loop, which cannot run inside of ours."""
+
+    async def measure() -> Series:
+        with on_socket(peer("echo")) as far:
+            round_trip = LoopRoundTrip(far)
+            try:
+                return (await side_by_side({"it": timed(round_trip.once)}, rounds, warm_up=50))["it"]
+            finally:
+                round_trip.close()
+
+    answer: list[Series] = []
+
+    def in_thread() -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            answer.append(runner.run(measure()))
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    return answer[0]
+
+
+async def calling(client: Client, context_id: str | None) -> Subject:
+    """A call of `run_code` through the SDK's client."""
+    arguments = {"code": "1+1"} if context_id is None else {"code": "1+1", "context_id": context_id}
+
+    async def call() -> None:
+        result = await client.call_tool("run_code", arguments)
+        if result.is_error:
+            raise RuntimeError(str(result.content))
+
+    return timed(call)
+
+
+async def new_context(client: Client) -> str:
+    made = await client.call_tool("create_context", {})
+    return str((made.structured_content or {})["context_id"])
+
+
+async def over_mcp(effort: Effort) -> Section:
+    """Through the MCP door, beside a server of the same SDK whose tool does nothing."""
+    rows = []
+    async with AsyncExitStack() as stack:
+        stdio = [await stack.enter_async_context(Client(over_stdio(command))) for command in stdio_commands()]
+        ports = [await stack.enter_async_context(listening(command)) for command in http_commands()]
+        http = [await stack.enter_async_context(Client(f"http://127.0.0.1:{port}/mcp")) for port in ports]
+        for name, clients in (("stdio", stdio), ("streamable HTTP", http)):
+            ours, empty = clients
+            context_id = await new_context(ours)
+            subjects = {"ours": await calling(ours, context_id), "empty": await calling(empty, context_id)}
+            seen = await side_by_side(subjects, effort.of(1_000, 150), warm_up=30)
+            rows.append(
+                Row(
+                    f"`1+1` over {name}",
+                    Unit.SECONDS,
+                    seen["ours"],
+                    Goal(most_times=1.2),
+                    {"empty tool": seen["empty"]},
+                )
+            )
+    return Section("A small run over MCP (the SDK's client)", rows)
+
+
+def over_stdio(command: list[str]) -> Transport:
+    program, *arguments = command
+    return stdio_client(StdioServerParameters(command=program, args=arguments))
+
+
+def stdio_commands() -> tuple[list[str], list[str]]:
+    return server("--preload", ""), peer("empty_tool", "stdio")
+
+
+def http_commands() -> tuple[list[str], list[str]]:
+    serving = server("serve", "--port", "0", "--preload", "", "--log-level", "info")
+    return serving, peer("empty_tool", "http")

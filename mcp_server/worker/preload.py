@@ -1,0 +1,98 @@
+"""What contexts shall find loaded: imported in the zygote, and used once where the first use is what takes long."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import os
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List
+
+from . import birth, linux, view
+
+_LONGEST_THREAD_S = 10.0
+"""A thread that an import started and that is about to end; the zygote says how many there are in the end."""
+
+
+def warm(modules: List[str]) -> Dict[str, Any]:
+    """Import the modules with as few threads as can be; what fails is told, not raised."""
+    for name in birth.THREAD_VARIABLES:
+        os.environ[name] = "1"
+    started = time.monotonic()
+    loaded = []
+    failed = {}
+    for name in modules:
+        try:
+            importlib.import_module(name)
+            FIRST_USES.get(name, _no_use)()
+            loaded.append(name)
+        except Exception as error:  # foreign code: a broken package may raise anything, and contexts do without it
+            failed[name] = "%s: %s" % (type(error).__name__, str(error)[:500])
+            _forget(name)
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join(_LONGEST_THREAD_S)
+    gc.collect()
+    gc.freeze()
+    return {
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "preloaded": loaded,
+        "failed": failed,
+        "threads": len(os.listdir("/proc/self/task")),
+        "warm_s": time.monotonic() - started,
+    }
+
+
+@contextlib.contextmanager
+def passing_home(path: str) -> Iterator[None]:
+    """A home directory for the while of warming, where there is none: matplotlib wants to write its font cache.
+
+    It is at the path that contexts have theirs, so that what a module remembers of it is right there.
+    """
+    kept = [
+        (beneath, linux.open_tree(beneath)) for beneath in view.mounts_beneath([path])
+    ]  # an interpreter may lie there
+    linux.mount("tmpfs", path, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=64m,mode=0700")
+    for beneath, tree in kept:
+        view.attach(tree, beneath)
+    os.environ["HOME"] = path
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
+        linux.unmount(path)
+
+
+def _forget(name: str) -> None:
+    """Take a package that is half imported away, so that the code's own import begins anew and tells what is wrong."""
+    package = name.partition(".")[0]
+    for module in [module for module in sys.modules if (module + ".").startswith(package + ".")]:
+        del sys.modules[module]
+
+
+def _draw_figure() -> None:
+    """Load pyplot with the backend that draws into files, and the fonts and encoders that a first figure needs."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    figure, axes = pyplot.subplots()
+    axes.plot([0, 1])
+    axes.set_title("first")
+    figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def _show_table() -> None:
+    """Load what a first data frame needs to be shown."""
+    pandas: Any = importlib.import_module("pandas")
+    repr(pandas.DataFrame({"number": [1.5], "text": ["a"]}).describe(include="all"))
+
+
+def _no_use() -> None:
+    """Importing it is all."""
+
+
+FIRST_USES: Dict[str, Callable[[], None]] = {"matplotlib": _draw_figure, "pandas": _show_table}

@@ -1,0 +1,97 @@
+"""What the zygote has imported is ready in every context, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mcp_server.engine.local import LocalEngine
+from mcp_server.model import ContextSpec, EngineCapabilities, Status
+from mcp_server.sandbox import probe
+from mcp_server.sandbox.cell import Cell
+from mcp_server.sandbox.policy import CellPlan, Tier, environment_for
+from tests.bench import Bench, Listener
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def best_tier() -> Tier:
+    return Tier(probe.probe(sys.executable).tier)
+
+
+@pytest.fixture(params=["the best tier of this machine", "none"])
+async def warm_bench(
+    request: pytest.FixtureRequest, best_tier: Tier, tmp_path: Path
+) -> AsyncIterator[tuple[Bench, Cell]]:
+    tier = Tier.NONE if request.param == "none" else best_tier
+    plan = CellPlan(
+        sys.executable,
+        str(tmp_path / "state"),
+        tier,
+        preload=("pandas", "matplotlib"),
+        environment=environment_for(sys.executable, {}),
+    )
+    cells: list[Cell] = []
+
+    def new_cell() -> Cell:
+        cells.append(Cell(plan))
+        return cells[-1]
+
+    engine = LocalEngine(new_cell, EngineCapabilities("local", tier))
+    await engine.start()
+    late = Listener()
+    yield Bench(engine, (await engine.create(ContextSpec("sbx_warm"), late)).context_id, late), cells[0]
+    await engine.close()
+
+
+@pytest.mark.anyio
+async def test_matplotlib_is_warm_in_a_context_and_leaves_nothing_behind(warm_bench: tuple[Bench, Cell]) -> None:
+    bench, cell = warm_bench
+    assert cell.warmth is not None
+    assert cell.warmth.failed == {}
+    assert cell.warmth.threads == 1
+    seen = "import os, sys\n'matplotlib.pyplot' in sys.modules, os.listdir(os.environ['HOME'])"
+    outcome, heard = await bench.run(seen)
+    assert outcome.status is Status.OK
+    loaded, files = json.loads(
+        heard.result().replace("(", "[").replace(")", "]").replace("True", "true").replace("'", '"')
+    )
+    assert loaded
+    assert [name for name in files if name.startswith(".")] == []
+
+
+@pytest.mark.anyio
+async def test_the_first_figure_of_a_context_has_the_first_number(warm_bench: tuple[Bench, Cell]) -> None:
+    bench, _ = warm_bench
+    _, heard = await bench.run("import matplotlib.pyplot as plt\nplt.get_fignums(), plt.figure().number")
+    images = [form.mime for chunk in heard.chunks for form in getattr(chunk, "representations", ())]
+    assert "image/png" in images
+    assert heard.result() == "([], 1)"
+
+
+def test_a_package_that_fails_half_way_is_imported_anew_by_the_code(tmp_path: Path) -> None:
+    package = tmp_path / "fragile"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import half\nimport colorsys\nopen('/needed/later')")
+    (package / "half.py").write_text("")
+    program = (
+        "import json, sys\n"
+        "from mcp_server.worker import preload\n"
+        "facts = preload.warm(['fragile'])\n"
+        "left = [name for name in sys.modules if name.startswith('fragile')]\n"
+        "print(json.dumps([facts['preloaded'], list(facts['failed']), left, 'colorsys' in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout) == [[], ["fragile"], [], True]
