@@ -32,7 +32,9 @@ from mcp_server.worker import frames
 END_TIMEOUT_S = 10.0
 """For a zygote that was told to end; then it is killed. It may have thousands of processes to end first."""
 
-OUTPUTS_INSIDE = "/outputs"  # worker.rooms.OUTPUTS
+# As worker.rooms mounts them.
+WORK_INSIDE = "/work"
+OUTPUTS_INSIDE = "/outputs"
 
 _log = structlog.get_logger(__name__)
 
@@ -154,8 +156,12 @@ class Cell:
             raise
 
     def work_dir(self, sandbox: str) -> str:
-        """The sandbox's own directory, as its code sees it."""
-        return "/work" if self._has_rooms else os.path.join(self._cell_dir, self._sandbox_name(sandbox))
+        """The sandbox's own directory, or the workspace, as its code sees it."""
+        if self._has_rooms:
+            return WORK_INSIDE
+        if self.plan.workspace is not None:
+            return self.plan.workspace.path
+        return os.path.join(self._cell_dir, self._sandbox_name(sandbox), "work")
 
     async def spawn(
         self, sandbox: str, on_exit: Callable[[WorkerExit], None], name: str = "", *, own_directory: bool = True

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import structlog
 
 from mcp_server.errors import SetupFailed
-from mcp_server.sandbox.policy import CellPlan, Tier
+from mcp_server.sandbox.policy import CellPlan, Tier, workspace_plan
 
 WORKER_DIR = Path(__file__).parent.parent / "worker"
 
@@ -96,6 +96,7 @@ def building_plan(plan: CellPlan, control_fd: int) -> dict[str, Any]:
         "command": command(plan.python, "zygote:main", str(control_fd), WORKER_DIR_INSIDE),
         "environment": dict(plan.environment),
         "outputs_bytes": plan.limits.outputs_bytes,
+        **workspace_plan(plan),
     }
 
 

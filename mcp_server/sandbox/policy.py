@@ -115,11 +115,19 @@ def resource_limits(plan: CellPlan) -> dict[str, int]:
     return {name: value for name, value in wanted.items() if value}
 
 
+def workspace_plan(plan: CellPlan) -> dict[str, Any]:
+    """The user's directory in place of private ones; all sandboxes are then one user, since they share its files."""
+    workspace = plan.workspace
+    shown = None if workspace is None else {"path": workspace.path, "read_only": workspace.read_only}
+    return {"workspace": shown, "workspace_uid": ROOM_UID}
+
+
 def worker_plan(plan: CellPlan) -> dict[str, Any]:
     """The part of the plan that the inside needs, ready for JSON: `worker.confine.seal` takes it as it is."""
     return {
         "rooms": plan.tier is Tier.STRONG,
         "room_uid": ROOM_UID,
+        **workspace_plan(plan),
         "preload": list(plan.preload),
         "rlimits": resource_limits(plan),
         "landlock": None,

@@ -18,9 +18,12 @@ DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT
 
 
 class Order:
-    """A worker as the host asked for it: its number and tag, its sandbox, and its ends of socket and pipes."""
+    """A worker as the host asked for it: its number and tag, its sandbox, and its ends of socket and pipes.
 
-    __slots__ = ("worker", "tag", "sandbox", "directory", "outputs", "work", "plan", "fds", "report")
+    `writable` and `readable` are paths of its own, for Landlock.
+    """
+
+    __slots__ = ("worker", "tag", "sandbox", "directory", "outputs", "writable", "readable", "plan", "fds", "report")
 
     def __init__(self, message: Dict[str, Any], plan: Dict[str, Any], fds: List[int], report: socket.socket) -> None:
         self.worker: int = message["worker"]
@@ -28,7 +31,8 @@ class Order:
         self.sandbox: str = message["sandbox"]
         self.directory: str = message["directory"]
         self.outputs: str = message["outputs"]
-        self.work = ""
+        self.writable: List[str] = []
+        self.readable: List[str] = []
         self.plan = plan
         self.fds = fds
         self.report = report
@@ -40,7 +44,6 @@ class Order:
 
     def enter(self, work: str) -> None:
         """In the worker: take the sandbox's directory, as it is seen here, for home and its part of it for cwd."""
-        self.work = work
         os.environ["HOME"] = work
         place = os.path.join(work, self.directory)
         os.makedirs(place, exist_ok=True)
@@ -98,8 +101,9 @@ def _arrange_descriptors(order: Order, pidfd: int) -> socket.socket:
 
 
 def _seal_plan(order: Order) -> Dict[str, Any]:
-    """What `confine.seal` wants; under Landlock the sandbox's own directory is writable."""
+    """What `confine.seal` wants; Landlock holds with the paths that are this worker's own."""
     landlock = order.plan["landlock"]
     if landlock is None:
         return order.plan
-    return {**order.plan, "landlock": {**landlock, "write": [*landlock["write"], order.work]}}
+    own = {"write": [*landlock["write"], *order.writable], "read": [*landlock["read"], *order.readable]}
+    return {**order.plan, "landlock": own}

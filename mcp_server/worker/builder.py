@@ -15,7 +15,7 @@ import signal
 import socket
 from typing import Any, Dict, NoReturn
 
-from . import linux, packets, view
+from . import linux, packets, view, workspace
 
 ROOT = "/tmp"  # noqa: S108  (only a place to mount on, in a mount namespace of our own)
 
@@ -55,17 +55,27 @@ def enter_namespaces(plan: Dict[str, Any], control: socket.socket) -> None:
     if first_uid and _has_capability(_CAP_SYS_ADMIN):
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        view.assemble(ROOT, view.take(plan["python"], plan["worker_dir"]))
-        outputs = _make_outputs(plan["outputs_bytes"], control)
+        own_mounts = _assemble(plan, control, first_uid + plan["workspace_uid"])
         _enter_user_namespace(first_uid)
         # What a more privileged namespace mounted cannot become a root directory; a copy of it can.
         view.attach(linux.open_tree(ROOT), ROOT)
     else:
         _enter_user_namespace(first_uid)
-        view.assemble(ROOT, view.take(plan["python"], plan["worker_dir"]))
-        outputs = _make_outputs(plan["outputs_bytes"], control)
-    view.attach(outputs, ROOT + view.OUTPUTS_DIR)
+        own_mounts = _assemble(plan, control, 0)
+    for path, tree in own_mounts.items():
+        view.attach(tree, ROOT + path)
     linux.unshare(_OTHER_NAMESPACES)
+
+
+def _assemble(plan: Dict[str, Any], control: socket.socket, workspace_id: int) -> Dict[str, int]:
+    """Put the view together; returns the mounts, still detached, that the cell must be able to unmount in its rooms."""
+    taken = view.take(plan["python"], plan["worker_dir"])
+    mounts = {}
+    if plan["workspace"] is not None:
+        mounts[view.WORKSPACE_DIR] = workspace.take(plan["workspace"], workspace_id)
+    view.assemble(ROOT, taken)
+    mounts[view.OUTPUTS_DIR] = _make_outputs(plan["outputs_bytes"], control)
+    return mounts
 
 
 def _make_outputs(size_bytes: int, control: socket.socket) -> int:
@@ -133,9 +143,15 @@ def _become_zygote(control: socket.socket, plan: Dict[str, Any]) -> NoReturn:
         view.enter(ROOT)
         socket.sethostname("sandbox")
         os.set_inheritable(control.fileno(), True)
-        os.execve(plan["python"], plan["command"], plan["environment"])  # noqa: S606  (a shell is what it must not be)
+        python = view.inside(plan["python"])
+        environment = {**plan["environment"], "PATH": _path_inside(plan["environment"].get("PATH", ""))}
+        os.execve(python, [python, *plan["command"][1:]], environment)  # noqa: S606  (no shell is wanted)
     except OSError as error:
         packets.refuse(control, "The sandbox cannot be entered: %s" % error)
+
+
+def _path_inside(path: str) -> str:
+    return ":".join(view.inside(part) for part in path.split(":"))
 
 
 def _has_capability(number: int) -> bool:

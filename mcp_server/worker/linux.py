@@ -43,6 +43,7 @@ MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
+MOUNT_ATTR_IDMAP = 0x00100000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 
@@ -199,9 +200,15 @@ def move_mount(tree_fd: int, target: Path) -> None:
     _syscall(what, _NR_MOVE_MOUNT, tree_fd, b"", AT_FDCWD, _raw(target), MOVE_MOUNT_F_EMPTY_PATH)
 
 
-def mount_setattr(target: Path, attributes: int, recursive: bool = True, dir_fd: int = AT_FDCWD) -> None:
-    """Set MOUNT_ATTR_… flags on a mount, and on all below it (Linux 5.12). An empty path means `dir_fd` itself."""
-    change = _MountAttr(attributes, 0, 0, 0)
+def mount_setattr(
+    target: Path, attributes: int, recursive: bool = True, dir_fd: int = AT_FDCWD, userns_fd: int = 0
+) -> None:
+    """Set MOUNT_ATTR_… flags on a mount, and on all below it (Linux 5.12). An empty path means `dir_fd` itself.
+
+    With MOUNT_ATTR_IDMAP the mount is seen through the id maps of the user namespace `userns_fd`; where the file
+    system knows no such mounts that is EINVAL.
+    """
+    change = _MountAttr(attributes, 0, 0, userns_fd)
     flags = (AT_RECURSIVE if recursive else 0) | (0 if target else AT_EMPTY_PATH)
     what = "mount_setattr %s" % os.fsdecode(target)
     size = ctypes.sizeof(change)

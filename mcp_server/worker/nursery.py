@@ -130,8 +130,8 @@ def _furnish(plan: Dict[str, Any]) -> None:
     linux.mount("tmpfs", "/run", "tmpfs", private | linux.MS_NOEXEC, "size=64k,nr_inodes=64,mode=0755")
     for path, tree in kept:
         view.attach(tree, path)
-    linux.unmount(view.SANDBOXES_DIR)
-    linux.unmount(view.OUTPUTS_DIR)
+    for path in (view.SANDBOXES_DIR, view.OUTPUTS_DIR, *([view.WORKSPACE_DIR] if plan["workspace"] else [])):
+        linux.unmount(path)
     linux.mount("proc", "/proc", "proc", private | linux.MS_NOEXEC)
     if not plan["first_uid"]:
         linux.unshare(linux.CLONE_NEWUSER)

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """Houses workers in directories below the cell's own."""
+    """Houses workers in directories below the cell's own: `s1/work` and `s1/tmp` of each sandbox, `outputs/s1`.
+
+    A workspace stands in for every sandbox's `work`.
+    """
 
     def __init__(self, zygote: "Zygote", plan: Dict[str, Any]) -> None:
         self._zygote = zygote
+        self._workspace: Optional[Dict[str, Any]] = plan["workspace"]
         self._cell_dir: str = plan["cell_dir"]
         self._outputs = os.path.join(self._cell_dir, "outputs")
         self._tags = range(plan["first_tag"], plan["first_tag"] + frames.TAGS_PER_CELL)
@@ -44,10 +48,7 @@ class Plain:
             linux.die_with_parent(signal.SIGKILL)
             if os.getppid() != zygote:  # it died before that was armed
                 os._exit(1)
-            work = os.path.join(self._cell_dir, order.sandbox)
-            os.environ["TMPDIR"] = os.path.join(work, ".tmp")
-            os.makedirs(os.environ["TMPDIR"], exist_ok=True)
-            order.enter(work)
+            self._move_in(order)
 
         try:
             self._zygote.fork_worker(order, enter)
@@ -56,14 +57,31 @@ class Plain:
         finally:
             order.close()
 
+    def _move_in(self, order: "Order") -> None:
+        work = self._make_work(order.sandbox)
+        scratch = os.path.join(self._cell_dir, order.sandbox, "tmp")
+        os.makedirs(scratch, exist_ok=True)
+        os.environ["TMPDIR"] = scratch
+        order.writable = [scratch]
+        read_only = self._workspace is not None and self._workspace["read_only"]
+        (order.readable if read_only else order.writable).append(work)
+        if order.outputs:
+            order.readable.append(os.path.join(self._outputs, order.sandbox, order.outputs))
+        order.enter(work)
+
+    def _make_work(self, sandbox: str) -> str:
+        if self._workspace is not None:
+            return str(self._workspace["path"])
+        work = os.path.join(self._cell_dir, sandbox, "work")
+        os.makedirs(work, exist_ok=True)
+        return work
+
     def destroy(self, worker: int) -> None:
         self._zygote.destroy_tagged(worker)
 
     def open_work(self, name: str) -> int:
         """A descriptor of a sandbox's directory. Raises OSError."""
-        work = os.path.join(self._cell_dir, name)
-        os.makedirs(work, exist_ok=True)
-        return os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(self._make_work(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def forget(self, name: str) -> None:
         """Remove a sandbox's files, whose workers are gone. Raises OSError."""

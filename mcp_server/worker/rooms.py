@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .birth import Order
     from .zygote import Zygote
 
-WORK = "/work"
+WORK = view.WORK
 OUTPUTS = "/outputs"
 
 _FIRST_SANDBOX_UID = 1000
@@ -45,17 +45,13 @@ class Room:
 
 
 class Sandbox:
-    """`uid` is its user in the cell, `root` the directory that the cell keeps its mounts in."""
+    """`uid` is its user in the cell, `work` where the cell has its files."""
 
-    __slots__ = ("root", "uid")
+    __slots__ = ("work", "uid")
 
-    def __init__(self, root: str, uid: int) -> None:
-        self.root = root
+    def __init__(self, work: str, uid: int) -> None:
+        self.work = work
         self.uid = uid
-
-    @property
-    def work(self) -> str:
-        return os.path.join(self.root, "work")
 
 
 class Rooms:
@@ -107,10 +103,9 @@ class Rooms:
     def forget(self, name: str) -> None:
         """Let go of a sandbox's files; its memory is free once the last of its rooms is gone."""
         sandbox = self._sandboxes.pop(name, None)
-        if sandbox is not None:
+        if sandbox is not None and self._plan["workspace"] is None:
             linux.unmount(sandbox.work)
             os.rmdir(sandbox.work)
-            os.rmdir(sandbox.root)
             self._free_uids.append(sandbox.uid)
 
     def end(self) -> None:
@@ -141,22 +136,25 @@ class Rooms:
     def _sandbox(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)
         if sandbox is None:
-            number = len(self._sandboxes) + len(self._free_uids)
-            uid = self._free_uids.pop() if self._free_uids else _FIRST_SANDBOX_UID + number
-            sandbox = Sandbox(os.path.join(view.SANDBOXES_DIR, name), uid)
-            owner = uid if self._plan["first_uid"] else 0
-            os.mkdir(sandbox.root, 0o700)
-            os.mkdir(sandbox.work, 0o700)
-            options = "size=%d,nr_inodes=%d,mode=0700,uid=%d,gid=%d"
-            limits = (self._plan["disk_bytes"], self._plan["disk_inodes"], owner, owner)
-            linux.mount("tmpfs", sandbox.work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
-            self._sandboxes[name] = sandbox
+            sandbox = self._sandboxes[name] = self._make_sandbox(name)
         return sandbox
+
+    def _make_sandbox(self, name: str) -> Sandbox:
+        if self._plan["workspace"] is not None:
+            return Sandbox(view.WORKSPACE_DIR, self._plan["workspace_uid"])
+        number = len(self._sandboxes) + len(self._free_uids)
+        uid = self._free_uids.pop() if self._free_uids else _FIRST_SANDBOX_UID + number
+        owner = uid if self._plan["first_uid"] else 0
+        work = os.path.join(view.SANDBOXES_DIR, name)
+        os.mkdir(work, 0o700)
+        options = "size=%d,nr_inodes=%d,mode=0700,uid=%d,gid=%d"
+        limits = (self._plan["disk_bytes"], self._plan["disk_inodes"], owner, owner)
+        linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
+        return Sandbox(work, uid)
 
     def _move_in(self, order: "Order", room: Room, sandbox: Sandbox) -> None:
         """The worker's steps into its room. The order counts: each gives up what the ones before it needed."""
         trees = [(WORK, linux.open_tree(sandbox.work))]
-        trees += [(path, linux.open_tree(path)) for path in view.mounts_beneath([WORK])]
         outputs = os.path.join(view.OUTPUTS_DIR, order.sandbox, order.outputs)
         if order.outputs and os.path.isdir(outputs):
             tree = linux.open_tree(outputs)

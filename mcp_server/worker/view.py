@@ -21,6 +21,9 @@ SANDBOXES_DIR = "/.sandboxes"
 OUTPUTS_DIR = "/.outputs"
 """Where the cell keeps the complete outputs of runs, written by the host; rooms see their own at /outputs."""
 
+WORKSPACE_DIR = "/.workspace"
+"""Where the cell keeps the user's directory that stands in for each sandbox's own."""
+
 SYSTEM_DIRS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 
 ETC_FILES = (
@@ -61,7 +64,15 @@ OWN_LINKS = {
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
-EMPTY_DIRS = ("/proc", "/tmp", "/run", "/work", "/outputs", "/dev/shm", "/home", SANDBOXES_DIR, OUTPUTS_DIR)  # noqa: S108
+WORK = "/work"
+"""Where a room shows its sandbox's files."""
+
+RELOCATED_DIR = "/.python"
+"""Before the path of an interpreter that lies below /work outside, where nothing but the sandbox's files can be."""
+
+OWN_MOUNTS = (SANDBOXES_DIR, OUTPUTS_DIR, WORKSPACE_DIR)
+
+EMPTY_DIRS = ("/proc", "/tmp", "/run", WORK, "/outputs", "/dev/shm", "/home", *OWN_MOUNTS)  # noqa: S108
 
 PREFIX_PARTS = ("bin", "lib", "lib32", "lib64", "libexec", "include", "share", "ssl", "etc", "pyvenv.cfg", "conda-meta")
 """Of an interpreter's prefix, which may be somebody's home, only what an interpreter's installation consists of."""
@@ -92,14 +103,21 @@ def readable_paths(python: str, worker_dir: str) -> List[str]:
     return [*SYSTEM_DIRS, *_etc_files(), *names, worker_dir, *interpreter_paths(python)]
 
 
+def inside(path: str) -> str:
+    """Where a path of the interpreter's outside is found inside."""
+    return RELOCATED_DIR + path if path.startswith(WORK + "/") else path
+
+
 def take(python: str, worker_dir: str) -> Taken:
     """Detached copies of everything that shall be seen. Raises OSError."""
+    if os.path.realpath(python).startswith(WORK + "/"):
+        raise OSError(0, "%s lies below %s, where contexts have their files" % (os.path.realpath(python), WORK))
     taken: Taken = []
     seen: List[str] = []
     for path in [*SYSTEM_DIRS, *_etc_files(), *interpreter_paths(python)]:
         if os.path.exists(path) and not (path in SYSTEM_DIRS and os.path.islink(path)) and not _covered(path, seen):
             seen.append(path)
-            taken.append((path, _read_only(path)))
+            taken.append((inside(path), _read_only(path)))
     taken.append((WORKER_DIR, _read_only(worker_dir)))
     taken += [(path, linux.open_tree(path)) for path in DEVICES]
     return taken

@@ -199,7 +199,7 @@ def test_what_a_server_and_its_zygote_left_the_next_cell_clears(perform: Perform
         _collect(server)
         async with stage.cell() as cell:
             wait_until_gone(everything)
-            left = [] if stage.tier is Tier.STRONG else [os.path.dirname(cell.work_dir("a"))]
+            left = [] if stage.tier is Tier.STRONG else [str(Path(cell.work_dir("a")).parent.parent)]
             state = stage.directory / "state"
             assert [str(path) for path in state.glob("*")] == left
 

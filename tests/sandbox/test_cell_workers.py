@@ -11,7 +11,7 @@ import pytest
 
 from mcp_server.errors import EngineUnavailable
 from mcp_server.sandbox.cell import WorkerExit
-from mcp_server.sandbox.policy import Limits, Tier
+from mcp_server.sandbox.policy import Limits, Tier, Workspace
 from mcp_server.sandbox.processes import find_tagged
 from tests.sandbox.cell_scenes import DAEMON, Scene, Stage, descendants, enter, play
 
@@ -50,11 +50,12 @@ def test_a_worker_starts_clean_in_its_sandbox(perform: Perform) -> None:
             environment = await worker.do("answer = dict(os.environ)")
             assert environment.pop("HOME") == work
             environment.pop("TMPDIR", None)
-            assert environment == dict(stage.plan.environment)
-            control = await worker.do("answer = max(map(int, os.listdir('/proc/self/fd')))")
+            path = environment.pop("PATH").replace("/.python", "")  # an interpreter below /work is shown elsewhere
+            assert {**environment, "PATH": path} == dict(stage.plan.environment)
             listing = await worker.do("answer = sorted(map(int, os.listdir('/proc/self/fd')))")
-            assert listing == [0, 1, 2, 3, control]  # 3 is the listing's own
-            assert control > 100
+            assert [fd for fd in listing if fd < 100] == [0, 1, 2, 3]  # 3 is the listing's own
+            high = 2 if stage.tier is Tier.STANDARD else 1  # the control socket, and under Landlock /proc/self
+            assert len([fd for fd in listing if fd > 100]) == high
             assert await worker.do("answer = os.getsid(0) == os.getpid()")
             assert await worker.do("import signal; answer = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL")
             os.set_blocking(worker.spawned.stdout_fd, True)
@@ -210,15 +211,18 @@ def test_what_the_host_stores_the_code_reads_but_cannot_change(perform: Perform)
             with os.fdopen(os.open("stdout", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=stored), "w") as file:
                 file.write("all of it")
             path = cell.outputs_dir("a", "one") + "/stdout"
-            if stage.tier is Tier.STANDARD:
-                return  # its rules were made before the directory was
             assert await worker.do(f"answer = open({path!r}).read()") == "all of it"
-            if stage.tier is Tier.STRONG:
+            if stage.tier is not Tier.NONE:
                 for change in (f"open({path!r}, 'w')", f"import os; os.unlink({path!r})"):
                     with pytest.raises(RuntimeError, match=r"Read-only|Permission"):
                         await worker.do(change)
                 other = await enter(cell, "a", "two")
-                assert await other.do("import os; answer = os.listdir('/outputs')") == []
+                look = f"import os; answer = os.listdir({cell.outputs_dir('a', 'one')!r})"
+                if stage.tier is Tier.STRONG:
+                    assert await other.do(look) == []
+                else:
+                    with pytest.raises(RuntimeError, match="Permission"):
+                        await other.do(look)
             os.close(stored)
 
     perform(scene)
@@ -243,7 +247,8 @@ def test_a_deleted_sandbox_takes_its_files_and_workers_with_it(perform: Perform)
             again = await enter(cell, "a")
             assert await again.do(listing) == untouched
             if stage.tier is not Tier.STRONG:
-                assert len(os.listdir(os.path.dirname(cell.work_dir("a")))) == 4  # lock, outputs, two sandboxes
+                cell_dir = os.path.dirname(os.path.dirname(cell.work_dir("a")))
+                assert len(os.listdir(cell_dir)) == 4  # lock, outputs, two sandboxes
 
     perform(scene)
 
@@ -332,3 +337,31 @@ def test_a_room_has_its_own_processes_network_and_users(perform_strong: Perform)
                 assert not await worker.do(f"answer = os.access({forbidden!r}, os.W_OK)")
 
     perform_strong(scene)
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
+def test_a_workspace_stands_in_for_every_sandbox(perform: Perform, read_only: bool) -> None:
+    async def scene(stage: Stage) -> None:
+        workspace = stage.directory / "project"
+        workspace.mkdir(0o700)
+        (workspace / "input").write_text("given")
+        async with stage.cell(workspace=Workspace(str(workspace), read_only)) as cell:
+            assert cell.work_dir("a") == ("/work" if stage.tier is Tier.STRONG else str(workspace))
+            first, second = await enter(cell, "a"), await enter(cell, "b")
+            assert await first.do("answer = open('input').read()") == "given"
+            if not read_only:
+                await first.do("open('made', 'w').write('by a')")
+                assert await second.do("answer = open('made').read()") == "by a"
+                assert (workspace / "made").read_text() == "by a"
+                assert (workspace / "made").stat().st_uid == os.geteuid()
+            elif stage.tier is not Tier.NONE:
+                with pytest.raises(RuntimeError, match=r"Read-only|Permission"):
+                    await first.do("open('made', 'w')")
+            await cell.delete_sandbox("a")
+            third = await enter(cell, "a")
+            assert await third.do("answer = open('input').read()") == "given"
+            if stage.tier is Tier.STRONG:
+                assert await third.do("import os; answer = os.listdir('/.workspace')") == []
+        assert (workspace / "input").read_text() == "given"
+
+    perform(scene)
