@@ -76,7 +76,7 @@ GAPS: Mapping[Tier, tuple[str, ...]] = MappingProxyType(
             "Changing modes, owners and times of files has no effect.",
             "There is no /dev/shm and no private /tmp: locks and pools of multiprocessing do not work.",
             "Files of a context are not limited in number or in total size.",
-            "The number of processes is not limited.",
+            "Where no cgroup can be made, too many processes end the context instead of being refused.",
         ),
         Tier.NONE: ("Nothing is isolated: code can do what the server's user can do.",),
     }

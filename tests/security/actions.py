@@ -14,7 +14,7 @@ Beside the word, the host checks after every row that it was not reached: see `h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from textwrap import dedent
 
 STRONG, CELL, STANDARD = "strong", "strong-cell", "standard"
@@ -22,7 +22,11 @@ STRONG, CELL, STANDARD = "strong", "strong-cell", "standard"
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`layer` is what keeps the promise. `status` and `state` are of the run's outcome."""
+    """`layer` is what keeps the promise. `status` and `state` are of the run's outcome.
+
+    `watched` are these where the watchdog bounds a context, which can only end it; where the kernel does by a cgroup, a
+    call fails or a child dies, and the context lives.
+    """
 
     name: str
     layer: str
@@ -33,6 +37,7 @@ class Action:
     state: str = "kept"
     timeout_s: float = 20.0
     gap: str = ""
+    watched: tuple[str, str] | None = None
 
     def wanted(self, tier: str) -> str:
         return self.want.get(tier, self.word)
@@ -59,7 +64,7 @@ def _denied(name: str, layer: str, code: str, error: str = "EPERM") -> Action:
 
 
 MODES = "Changing modes, owners and times"
-PROCESSES = "number of processes is not limited"
+PROCESSES = "too many processes end the context"
 DISK = "not limited in number or in total size"
 SOCKETS = "no network at all"
 
@@ -318,6 +323,12 @@ NETWORK = (
     ),
 )
 
+
+def _bounded(name: str, layer: str, code: str) -> Action:
+    """Refused by the kernel: RLIMIT_NPROC in a room, a cgroup elsewhere. The watchdog ends the context instead."""
+    return replace(_row(name, layer, code, gap=PROCESSES), watched=("crashed", "reset"))
+
+
 HELD_BY_STATUS = "observed from outside"
 
 EXHAUSTION = (
@@ -331,9 +342,9 @@ EXHAUSTION = (
             print('refused')
         """,
     ),
-    _row(
+    _bounded(
         "fork without end",
-        "RLIMIT_NPROC",
+        "RLIMIT_NPROC, cgroup or watchdog",
         """
         import signal
         children = []
@@ -343,20 +354,19 @@ EXHAUSTION = (
                 if pid == 0:
                     signal.pause()
                 children.append(pid)
+            signal.sigtimedwait([], 10)
             print('done')
         except OSError:
             print('refused')
         for pid in children:
             os.kill(pid, 9)
         """,
-        standard="done",
-        gap=PROCESSES,
     ),
-    _row(
+    _bounded(
         "start threads without end",
-        "RLIMIT_NPROC",
+        "RLIMIT_NPROC, cgroup or watchdog",
         """
-        import threading
+        import signal, threading
         threading.stack_size(64 << 10)  # so that their number is what counts, not their memory
         end = threading.Event()
         threads = []
@@ -364,14 +374,43 @@ EXHAUSTION = (
             for _ in range(300):
                 threads.append(threading.Thread(target=end.wait))
                 threads[-1].start()
+            signal.sigtimedwait([], 10)
             print('done')
         except RuntimeError:
             print('refused')
             threads.pop()
         end.set()
         """,
-        standard="done",
-        gap=PROCESSES,
+    ),
+    Action(
+        "take memory over many children",
+        "cgroup or watchdog",
+        dedent("""
+        import signal
+        children = []
+        for _ in range(12):
+            pid = os.fork()
+            if pid == 0:
+                held = bytearray(48 << 20)
+                signal.pause()
+            children.append(pid)
+        dead, status = os.wait()
+        children.remove(dead)
+        for pid in children:
+            os.kill(pid, 9)
+        print('killed' if os.WTERMSIG(status) == 9 else 'done')
+        """),
+        "killed",
+        watched=("out_of_memory", "reset"),
+    ),
+    Action(
+        "take memory that no limit of a process counts",
+        "cgroup or watchdog",
+        "import mmap\nshared = mmap.mmap(-1, 1 << 30)\nfor at in range(0, 1 << 30, 4096): shared[at] = 1",
+        "",
+        {},
+        "out_of_memory",
+        "reset",
     ),
     _row(
         "fill the disk",

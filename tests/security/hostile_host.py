@@ -25,13 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from mcp_server.engine.local import LocalEngine
 from mcp_server.model import Chunk, ContextSpec, EngineCapabilities, Outcome, OutputChunk, RunRequest, Stream
 from mcp_server.sandbox import processes
 from mcp_server.sandbox.cell import Cell
+from mcp_server.sandbox.limits import Ceilings
 from mcp_server.sandbox.policy import MIB, CellPlan, Limits, Tier
 from mcp_server.worker.frames import TAGS_PER_CELL
 from tests.security.actions import HOSTILE, MUST_WORK, Action
+
+CEILINGS = Ceilings(memory_bytes=400 * MIB, processes=64)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -235,6 +240,7 @@ class Prey:
             "usable": after.status == "ok" and alive.strip() == "alive",
             "leaked": self._host.secret in output,
             "damage": self._host.damage(),
+            "watchdog": self._engine._memory.name == "watchdog",
             "survivors": sorted(self._living() - before),
         }
 
@@ -273,7 +279,7 @@ async def attack(tier: str, names: list[str], home: Path) -> dict[str, Any]:
         cells.append(Cell(plan))
         return cells[-1]
 
-    engine = LocalEngine(new_cell, EngineCapabilities("local", tier), interrupt_grace_s=0.2)
+    engine = LocalEngine(new_cell, EngineCapabilities("local", tier), interrupt_grace_s=0.2, ceilings=CEILINGS)
     results = {}
     with Host.make(home) as host:
         await engine.start()
@@ -287,6 +293,7 @@ async def attack(tier: str, names: list[str], home: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the results
     names: list[str] = json.load(sys.stdin)
     with tempfile.TemporaryDirectory(prefix="mcp-prey-") as home:
         json.dump(asyncio.run(attack(sys.argv[1], names, Path(home))), sys.stdout)

@@ -81,6 +81,15 @@ def tree_for_everyone() -> Iterator[Path]:
 
 
 @functools.cache
+def run_all(place: Place) -> subprocess.CompletedProcess[str]:
+    """Every action once, in a process of its own."""
+    names = json.dumps([action.name for action in (*HOSTILE, *MUST_WORK)])
+    with tree_for_everyone() as tree:
+        inside = ("env", f"PYTHONPATH={tree}", place.python, "-m", "tests.security.hostile_host", place.tier)
+        command = ["timeout", str(SUITE_TIMEOUT_S), *place.wrapper, *inside]
+        return subprocess.run(command, input=names, capture_output=True, text=True, cwd=tree, check=False)
+
+
 def results(place: Place) -> dict[str, Any]:
     """What became of every action there. Skips where the machine does not offer it."""
     if not all(machine().works(layer) for layer in NEEDED[place.tier] if layer != "id_range"):
@@ -89,12 +98,7 @@ def results(place: Place) -> dict[str, Any]:
         asked = [SYSTEM_PYTHON, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         if not os.path.exists(SYSTEM_PYTHON) or subprocess.run(asked, check=False).returncode:
             pytest.skip(f"{SYSTEM_PYTHON}, which every user can reach, is missing or older than 3.11")
-    names = json.dumps([action.name for action in (*HOSTILE, *MUST_WORK)])
-    with tree_for_everyone() as tree:
-        inside = ("env", f"PYTHONPATH={tree}", place.python, "-m", "tests.security.hostile_host", place.tier)
-        done = subprocess.run(
-            [*place.wrapper, *inside], input=names, capture_output=True, text=True, cwd=tree, timeout=SUITE_TIMEOUT_S
-        )
+    done = run_all(place)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -110,8 +114,11 @@ def rows(table: tuple[Action, ...]) -> pytest.MarkDecorator:
 @rows(HOSTILE)
 def test_what_is_tried_is_held(place: Place, action: Action) -> None:
     result = results(place)[action.name]
-    assert result["word"] == action.wanted(place.tier), result["error"]
-    assert (result["status"], result["state"]) == (action.status, action.state), result["error"]
+    if action.watched and result["watchdog"] and (place.tier is not Tier.STRONG or not action.gap):
+        assert (result["status"], result["state"]) == action.watched, result["error"]
+    else:
+        assert result["word"] == action.wanted(place.tier), result["error"]
+        assert (result["status"], result["state"]) == (action.status, action.state), result["error"]
     assert result["damage"] == []
     assert not result["leaked"]
     assert result["survivors"] == [], "processes outlived their context"
@@ -138,4 +145,4 @@ def test_every_difference_between_tiers_is_a_gap_that_is_said_in_words() -> None
         for tier, word in action.want.items():
             assert word != action.word
             assert any(action.gap in sentence for sentence in GAPS[Tier(tier)]), action.name
-        assert bool(action.gap) == bool(action.want), action.name
+        assert bool(action.gap) >= bool(action.want), action.name
