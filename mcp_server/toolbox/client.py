@@ -9,6 +9,7 @@ from typing import Self
 
 from mcp_server.errors import ToolboxError
 from mcp_server.toolbox.client_api import InterpreterApi
+from mcp_server.toolbox.client_provision import Provision
 from mcp_server.toolbox.client_transcript import Heard, Transcript, prefixed
 from mcp_server.toolbox.client_types import ExecutionError, ExecutionResult, InterpreterContext, OutputMessage
 from mcp_server.toolbox.wire import Close, ExecuteRequest, FrameType
@@ -29,6 +30,32 @@ class CodeInterpreter:
     def __init__(self, api_client: InterpreterApi, ensure_toolbox_url: Callable[[], None]) -> None:
         self._api = api_client
         self._ensure_toolbox_url = ensure_toolbox_url
+        self._release = api_client.close
+
+    @classmethod
+    def of(cls, provision: Provision) -> Self:
+        """An interpreter over a sandbox that is made on first use, and deleted when the interpreter is closed."""
+        interpreter = cls(provision.interpreter_api, provision.ensure)
+        interpreter._release = provision.release
+        return interpreter
+
+    @classmethod
+    def connect(cls, url: str, token: str | None = None, *, sandbox_id: str | None = None) -> Self:
+        """An interpreter in a sandbox at a toolbox server, ``http://host:port``.
+
+        Without ``sandbox_id`` the sandbox is made on first use and deleted by `close`; a sandbox that is named, by id
+        or by name, stays.
+        """
+        return cls.of(Provision.at(url, token, sandbox_id))
+
+    @classmethod
+    def local(cls) -> Self:
+        """An interpreter in the embedded engine: a server of its own on this machine, which `close` ends.
+
+        The server is started on first use, reads the same ``CODE_INTERPRETER_…`` variables as any, and ends with this
+        process at the latest.
+        """
+        return cls.of(Provision.local())
 
     def run_code(
         self,
@@ -83,8 +110,8 @@ class CodeInterpreter:
             self._api.delete_interpreter_context(context.id)
 
     def close(self) -> None:
-        """Let go of the connections. Idempotent."""
-        self._api.close()
+        """Let go of the connections, and of the sandbox that `connect` or `local` made. Idempotent."""
+        self._release()
 
     def __enter__(self) -> Self:
         return self

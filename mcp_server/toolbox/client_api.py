@@ -53,6 +53,12 @@ class InterpreterApi:
     def at(cls, toolbox: Address, *, mux: bool = True) -> Self:
         return cls(toolbox.url, toolbox.token, unix_socket=toolbox.unix_socket or None, mux=mux)
 
+    def move_to(self, toolbox: Address) -> None:
+        """From now on, call another sandbox's toolbox, over the same Unix socket if it is one."""
+        self.address = toolbox
+        self._sockets.close()
+        self._sockets = MuxSockets(toolbox.parent)
+
     def create_interpreter_context(self, cwd: str | None = None) -> InterpreterContext:
         body = {"cwd": cwd} if cwd else {}
         return InterpreterContext.model_validate(self._request("POST", CONTEXT_PATH, body))

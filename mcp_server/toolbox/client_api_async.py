@@ -41,6 +41,13 @@ class AsyncInterpreterApi:
     def at(cls, toolbox: Address, *, mux: bool = True) -> Self:
         return cls(toolbox.url, toolbox.token, unix_socket=toolbox.unix_socket or None, mux=mux)
 
+    async def move_to(self, toolbox: Address) -> None:
+        """From now on, call another sandbox's toolbox, over the same Unix socket if it is one."""
+        self.address = toolbox
+        mux, self._mux = self._mux, None
+        if mux is not None:
+            await mux.close()
+
     async def create_interpreter_context(self, cwd: str | None = None) -> InterpreterContext:
         body = {"cwd": cwd} if cwd else {}
         return InterpreterContext.model_validate(await self._request("POST", CONTEXT_PATH, body))

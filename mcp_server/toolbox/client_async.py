@@ -10,6 +10,7 @@ from typing import Self
 
 from mcp_server.toolbox.client import CREATE_FAILED, DELETE_FAILED, LIST_FAILED, RUN_FAILED, failing, tell
 from mcp_server.toolbox.client_api_async import AsyncInterpreterApi
+from mcp_server.toolbox.client_provision import AsyncProvision
 from mcp_server.toolbox.client_transcript import Transcript
 from mcp_server.toolbox.client_types import ExecutionError, ExecutionResult, InterpreterContext, OutputMessage
 from mcp_server.toolbox.wire import Close, ExecuteRequest
@@ -24,6 +25,32 @@ class AsyncCodeInterpreter:
     def __init__(self, api_client: AsyncInterpreterApi, ensure_toolbox_url: Callable[[], Awaitable[None]]) -> None:
         self._api = api_client
         self._ensure_toolbox_url = ensure_toolbox_url
+        self._release = api_client.close
+
+    @classmethod
+    def of(cls, provision: AsyncProvision) -> Self:
+        """An interpreter over a sandbox that is made on first use, and deleted when the interpreter is closed."""
+        interpreter = cls(provision.interpreter_api, provision.ensure)
+        interpreter._release = provision.release
+        return interpreter
+
+    @classmethod
+    def connect(cls, url: str, token: str | None = None, *, sandbox_id: str | None = None) -> Self:
+        """An interpreter in a sandbox at a toolbox server, ``http://host:port``.
+
+        Without ``sandbox_id`` the sandbox is made on first use and deleted by `close`; a sandbox that is named, by id
+        or by name, stays.
+        """
+        return cls.of(AsyncProvision.at(url, token, sandbox_id))
+
+    @classmethod
+    def local(cls) -> Self:
+        """An interpreter in the embedded engine: a server of its own on this machine, which `close` ends.
+
+        The server is started on first use, reads the same ``CODE_INTERPRETER_…`` variables as any, and ends with this
+        process at the latest.
+        """
+        return cls.of(AsyncProvision.local())
 
     async def run_code(
         self,
@@ -71,8 +98,8 @@ class AsyncCodeInterpreter:
             await self._api.delete_interpreter_context(context.id)
 
     async def close(self) -> None:
-        """Let go of the connections. Idempotent."""
-        await self._api.close()
+        """Let go of the connections, and of the sandbox that `connect` or `local` made. Idempotent."""
+        await self._release()
 
     async def __aenter__(self) -> Self:
         return self
