@@ -52,14 +52,16 @@ def build_server(service: Service, settings: Settings, texts: Texts, process: st
     )
 
 
-def build_asgi(server: Server[Any], host: str) -> Starlette:
+def build_asgi(server: Server[Any], host: str, idle_expiry_s: float) -> Starlette:
     """The application that answers on `host`: `/mcp` and `/healthz`. The service is the caller's to start and close.
 
-    Calls stream (no `json_response`): that is what carries progress, and in the newest protocol cancelling.
+    Calls stream (no `json_response`): that is what carries progress, and in the newest protocol cancelling. A session
+    of the older protocol lives as long as unused contexts do: it is what they are found by.
     """
     return server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         max_request_body_size=MAX_BODY_BYTES,
+        session_idle_timeout=idle_expiry_s,
         transport_security=transport_security(host),
         host=host,
         custom_starlette_routes=[Route(HEALTH_PATH, _health, methods=["GET"])],

@@ -42,6 +42,7 @@ app = typer.Typer(
 
 def main() -> None:
     """The console script."""
+    _open_standard_streams()
     if sys.platform != "linux":
         _fail("Contexts are isolated by Linux's own means: run this on Linux, in a virtual machine or a container.")
     try:
@@ -50,6 +51,17 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _open_standard_streams() -> None:
+    """Where one of the three was closed, the next file or socket would take its number, and be written to."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(fd, mode))
 
 
 def _fail(text: str) -> None:
@@ -288,7 +300,7 @@ async def _serve_http(settings: Settings, host: str, port: int) -> int:
         try:
             server = build_server(service, settings, _texts(service, settings, cells.warmth))
             url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{MCP_PATH}"
-            return await http_server.serve(build_asgi(server, host), listener, url)
+            return await http_server.serve(build_asgi(server, host, settings.idle_expiry_s), listener, url)
         finally:
             await service.close()
 

@@ -67,7 +67,7 @@ def _values(facts: Facts) -> dict[str, str]:
         "python": f"Python {facts.python_version}".strip(),
         "preloaded": _preloaded(facts.preloaded),
         "sandbox": _sandbox(facts.capabilities),
-        "gaps": " ".join(facts.capabilities.missing),
+        "sandbox_in_full": " ".join([_sandbox(facts.capabilities), *facts.capabilities.missing]),
         "outputs": _outputs(facts.capabilities),
         "files": _files(settings),
         "memory": size(settings.memory_bytes),

@@ -131,6 +131,13 @@ def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], env: dict
     assert said.startswith(f"mcp-code-interpreter: {line}")
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_standard_stream_is_no_reason_to_fail(closed: str) -> None:
+    served = f'exec "$0" -m mcp_server.cli --preload "" {closed}'
+    done = subprocess.run(["sh", "-c", served, sys.executable], stdin=subprocess.DEVNULL, timeout=BOUND_S, check=False)
+    assert done.returncode == 0
+
+
 def test_flags_may_stand_before_the_command_and_those_after_it_win() -> None:
     done = shell("--timeout-s", "soon", "--preload", "", "run", "--timeout-s", "60", "-c", "print('ran')")
     assert (done.returncode, done.stdout) == (0, "ran\n")

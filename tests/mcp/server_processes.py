@@ -60,16 +60,21 @@ def http_server(*flags: str) -> Iterator[ServerProcess]:
     def read_log() -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"event": "not of the log", "line": line.decode()}
             server.log.append(event)
             if event["event"] == "server.listening":
                 server.port = int(str(event["url"]).rsplit(":", 1)[1].split("/")[0])
                 listening.set()
+        listening.set()
 
     reader = threading.Thread(target=read_log)
     reader.start()
     try:
-        assert listening.wait(BOUND_S), f"the server does not listen: {server.log}"
+        assert listening.wait(BOUND_S)
+        assert server.port, f"the server did not start: {server.log}"
         yield server
     finally:
         process.kill()

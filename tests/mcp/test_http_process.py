@@ -179,6 +179,7 @@ async def test_the_log_shows_neither_code_nor_output_nor_whole_handles(server: S
         handle = str(record_of(result)["context_id"])
         await client.call_tool("delete_context", {"context_id": handle})
     log = json.dumps(server.log)
+    assert "not of the log" not in log
     assert "run.ended" in log
     assert handle[:12] in log
     for secret in ("code-of-the-user", "output-of-the-user", handle):

@@ -53,6 +53,7 @@ def test_every_text_stays_within_what_clients_show() -> None:
 def test_nothing_is_left_to_be_filled() -> None:
     for text in every(load(facts())).values():
         assert "$" not in text
+        assert not re.search(r"\S  ", text)
 
 
 def test_each_text_names_only_real_tools_and_arguments() -> None:
