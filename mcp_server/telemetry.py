@@ -45,6 +45,7 @@ EVENTS = MappingProxyType(
         "run.ended": "a run came to its end",
         "run.failed": "a run could not be carried out",
         "sandbox.files_left": "files of a sandbox could not be removed",
+        "sandbox.not_kept_alive": "a sandbox on a server elsewhere could not be told that it is still used",
         "sandbox.not_deleted": "a sandbox on a server elsewhere could not be removed",
         "server.listening": "HTTP requests are taken",
         "server.started": "the server is ready",
