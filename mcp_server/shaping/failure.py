@@ -14,13 +14,14 @@ from mcp_server.shaping.marks import one_line, visible
 from mcp_server.shaping.stream import StreamShaper
 from mcp_server.shaping.window import ShapedText
 
-NAME_CHARS = 100
+NAME_CHARS = 80
 """Of an exception's type: longer than any that a person wrote."""
 
 AFTER_CHARS = 600
 """Of what stands after the message: notes, the exceptions of a group."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TRAILING_BLANKS = re.compile(r"[ \t]+$", re.MULTILINE)
 _FRAME = re.compile(
     r'^ *File "(?P<file>[^"\n]*)", line (?P<line>\d+)(?:, in (?P<function>[^\n]*))?(?:\n +(?P<source>[^\n]*))?',
     re.MULTILINE,
@@ -51,9 +52,10 @@ def shape_text(text: str, window_chars: int) -> ShapedText:
 
 def shape_failure(error: ErrorInfo, window_chars: int, message_chars: int) -> FailureText:
     """The parts of an error's report; `message` takes at most `NAME_CHARS` + `message_chars` and a few more."""
-    ending = f"{error.name}: {error.message}" if error.message else error.name
-    at = error.traceback.rfind(ending)
-    before, after = (error.traceback, "") if at < 0 else (error.traceback[:at], error.traceback[at + len(ending) :])
+    ending = _without_trailing_blanks(f"{error.name}: {error.message}" if error.message else error.name)
+    traceback = _without_trailing_blanks(error.traceback)
+    at = traceback.rfind(ending)
+    before, after = (traceback, "") if at < 0 else (traceback[:at], traceback[at + len(ending) :])
     name = one_line(error.name, NAME_CHARS)
     message = "\n".join(map(visible, error.message.split("\n")))
     short = shorten(Row(message, 0, 0), message_chars, of="this message").text
@@ -62,6 +64,10 @@ def shape_failure(error: ErrorInfo, window_chars: int, message_chars: int) -> Fa
         f"{name}: {short}" if short else name,
         shape_text(after.strip("\n"), min(window_chars, AFTER_CHARS)),
     )
+
+
+def _without_trailing_blanks(text: str) -> str:
+    return _TRAILING_BLANKS.sub("", text)
 
 
 def stopped_at(error: ErrorInfo) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 STATEMENT_CHARS = 300
 """Of one statement that comes from elsewhere (why a context was reset, a notice)."""
 
-GO_ON = "to wait for the rest, call run_code with empty code and this context_id; interrupt=true stops it"
+GO_ON = "run_code with empty code and this context_id waits for"
 
 _STOPPED = (Status.TIMEOUT, Status.INTERRUPTED, Status.CANCELLED)
 
@@ -44,9 +44,9 @@ def statements(record: RunRecord) -> list[str]:
     """What else must be said before the output, the most important first."""
     said = []
     if record.status is Status.RUNNING:
-        said.append(f"the code goes on running: {GO_ON}")
+        said.append(f"the code goes on: {GO_ON} the rest; interrupt=true stops it")
     elif record.status is Status.QUEUED:
-        said.append(f"the code waits its turn: {GO_ON}")
+        said.append(f"the code waits its turn: {GO_ON} its report")
     said.extend(record.notices)
     if record.lost_before:
         said.append(f"reset before this run, so variables of earlier runs were gone: {record.lost_before}")
@@ -90,7 +90,7 @@ def _what_happened(record: RunRecord) -> str:
             ahead = counted(record.queued_behind, "run")
             return f"not started: {ahead} ahead" if record.queued_behind else "not started"
         case Status.RUNNING:
-            return "not ended"
+            return "still running"
 
 
 def _limit(limit_s: float) -> str:

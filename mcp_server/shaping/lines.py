@@ -73,7 +73,10 @@ class Row:
 def shape_line(line: TerminalLine, limits: LineLimits) -> Row:
     """The row that shows `line`."""
     head, dropped, tail = line.parts()
-    pieces = _around_gap(head, dropped, tail) if dropped else [_Piece(head + tail)]
+    if line.redrawn and not dropped:
+        head = (head + tail).rstrip(" ")  # blanks that wiped out what was there before
+        tail = ""
+    pieces = _around_gap(head, dropped, tail, one_run=line.gap_is_one_run) if dropped else [_Piece(head + tail)]
     if sum(len(piece.text) for piece in pieces) > limits.blob:
         pieces = [part for piece in pieces for part in _without_blobs(piece, limits.blob)]
     text, elisions = _join(pieces)
@@ -134,14 +137,20 @@ def _join(pieces: list[_Piece]) -> tuple[str, tuple[Elision, ...]]:
     return "".join(shown), tuple(elisions)
 
 
-def _around_gap(head: str, dropped: int, tail: str) -> list[_Piece]:
+def _around_gap(head: str, dropped: int, tail: str, *, one_run: bool) -> list[_Piece]:
     """Beginning and end of an endless line; what of a blob stands at the gap's edges goes into the gap."""
-    run = _RUN_AT_END.search(head)
-    head_end = run.start() + BLOB_HEAD if run and _kind_of_blob(run[0]) else cut_at_or_before(head, len(head) - 1)
-    run = _RUN_AT_START.search(tail)
-    tail_start = run.end() - BLOB_TAIL if run and _kind_of_blob(run[0]) else cut_at_or_after(tail, 1)
+    before, after = _RUN_AT_END.search(head), _RUN_AT_START.search(tail)
+    kind_before = _kind_of_blob(before[0]) if before else ""
+    kind_after = _kind_of_blob(after[0]) if after else ""
+    head_end = before.start() + BLOB_HEAD if before and kind_before else cut_at_or_before(head, len(head) - 1)
+    tail_start = after.end() - BLOB_TAIL if after and kind_after else cut_at_or_after(tail, 1)
     hidden = len(head) - head_end + dropped + tail_start
-    return [_Piece(head[:head_end]), _Piece(_left_out(hidden), hidden), _Piece(tail[tail_start:])]
+    whole_gap = kind_before if one_run and kind_before == kind_after else ""
+    return [
+        _Piece(head[:head_end]),
+        _Piece(_left_out(hidden, whole_gap or "this line"), hidden),
+        _Piece(tail[tail_start:]),
+    ]
 
 
 def _without_blobs(piece: _Piece, limit: int) -> Iterator[_Piece]:
@@ -154,7 +163,7 @@ def _without_blobs(piece: _Piece, limit: int) -> Iterator[_Piece]:
         if kind:
             start, end = run.start() + BLOB_HEAD, run.end() - BLOB_TAIL
             yield _Piece(piece.text[done:start])
-            yield _Piece(note(f"… {counted(end - start, 'character')} of {kind} left out …"), end - start)
+            yield _Piece(_left_out(end - start, kind), end - start)
             done = end
     yield _Piece(piece.text[done:])
 

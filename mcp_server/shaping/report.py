@@ -27,6 +27,9 @@ from mcp_server.shaping.window import Excerpt, ShapedText
 MIN_BUDGET_CHARS = 1000
 """The smallest budget: room for the first line, an error's type and message, and a gap line for each section."""
 
+OPENING_CHARS = 680
+"""What the first line, statements in the smallest budget, an error's type and headings may take, at the very most."""
+
 MAX_FILES = 20
 """Listed by name; the rest is counted."""
 
@@ -111,8 +114,12 @@ def _without_output(record: RunRecord, opening: str) -> str:
     if record.status is Status.QUEUED:
         return opening
     if record.continued:
-        return f"{opening}\n{note('nothing new was printed')}"
-    return f"{opening}\n{note('printed nothing, no result' if record.status.ended else 'printed nothing so far')}"
+        said = "nothing new was printed"
+    elif record.status is Status.RUNNING:
+        said = "printed nothing so far"
+    else:
+        said = "printed nothing, no result" if record.status is Status.OK else "printed nothing"
+    return f"{opening}\n{note(said)}"
 
 
 def _where(stored: StoredOutput | None) -> str:
@@ -125,7 +132,7 @@ def _where(stored: StoredOutput | None) -> str:
 def _failure_sections(record: RunRecord, budget_chars: int) -> list[Section]:
     if record.error is None or is_the_stop_itself(record):
         return []
-    failure = shape_failure(record.error, budget_chars, message_chars=budget_chars // 5)
+    failure = shape_failure(record.error, budget_chars, min(budget_chars * 9 // 20, budget_chars - OPENING_CHARS))
     heading = note("error")
     if failure.before.blank:
         return [Section(heading, _NOTHING, FAILURE, fixed=failure.message), Section("", failure.after, FAILURE)]

@@ -206,6 +206,7 @@ class Terminal:
         line = self._rows[self._row]
         states = [state for state in zone.split("\r") if state] if stop < at + len(zone) else []
         self._same = 0
+        line.redrawn = True
         if not states or line.redraw(states):
             line.chars += len(zone)
             end = 0 if zone.endswith("\r") else len(states[-1])
@@ -248,6 +249,8 @@ class Terminal:
         """Every move comes here, so that whether writing is slow there is asked once, however the text comes in."""
         self._column = column
         self._slow = None
+        if column is not None:
+            self._rows[self._row].redrawn = True
 
     def _column_number(self) -> int:
         return self._rows[self._row].column_of_end() if self._column is None else self._column
@@ -255,9 +258,10 @@ class Terminal:
     def _move(self, kind: str, number: int | None) -> None:
         count = number or 1
         if kind in "ABEF":
-            self._move_to(0 if kind in "EF" else self._column_number())
+            column = 0 if kind in "EF" else self._column_number()
             down = count if kind in "BE" else -count
             self._row = min(max(self._row + down, 0), len(self._rows) - 1)
+            self._move_to(column)
         elif kind == "C":
             self._move_to(min(self._column_number() + count, self._long_line))
         elif kind == "D":

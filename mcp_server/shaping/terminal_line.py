@@ -12,26 +12,43 @@ import unicodedata
 
 from mcp_server.shaping.graphemes import MAX_CLUSTER, binds, flag_halves_before, is_flag_half
 
-LONG_LINE = 4096
+LONG_LINE = 2048
 """Characters. No terminal is as wide: beyond this a line is no longer redrawn in place, only appended to."""
 
 _SINGLE = r"\x00-\u02ff\u0370-\u0482\u048a-\u0590\u2010-\u2027\u2190-\u21ff\u2500-\u25fc\u2800-\u28ff\ufffd"
 _SINGLE_COLUMN = re.compile(f"[{_SINGLE}]*").fullmatch
+BREAKS_RUN = re.compile(r"[^A-Za-z0-9+/_-]")
+"""What no blob of base64 or hex digits has in it."""
+
 OTHER_COLUMNS = re.compile(f"[^{_SINGLE}]")
 """Characters that may fill two columns or none."""
 
 
 class TerminalLine:
-    """`lines` and `chars` count what of the raw stream was spent on this line.
+    """`lines` and `chars` count what of the raw stream was spent on this line. `redrawn`: the cursor moved
+    in it. `gap_is_one_run`: of an endless line, what was dropped from the middle is letters and digits without a break.
 
     Columns count from 0; the column None stands for the line's end.
     """
 
-    __slots__ = ("_cells", "_half_flag", "_head", "_size", "_text", "chars", "lines", "long_line")
+    __slots__ = (
+        "_cells",
+        "_half_flag",
+        "_head",
+        "_size",
+        "_text",
+        "chars",
+        "gap_is_one_run",
+        "lines",
+        "long_line",
+        "redrawn",
+    )
 
     def __init__(self, long_line: int = LONG_LINE) -> None:
         self.lines = 0
         self.chars = 0
+        self.redrawn = False
+        self.gap_is_one_run = False
         self.long_line = long_line
         self._text = ""
         self._cells: list[str] | None = None
@@ -189,6 +206,7 @@ class TerminalLine:
         self._text = whole[len(self._head) :]
         self._half_flag = flag_halves_before(self._head, len(self._head)) % 2 == 1
         self._size = len(whole)
+        self.gap_is_one_run = True
 
     def _write_long(self, text: str, column: int | None) -> int | None:
         if column is not None:
@@ -204,6 +222,8 @@ class TerminalLine:
     def _drop(self, kept: int) -> None:
         """Keep only the last `kept` characters of an endless line's end, and whether a flag is cut in two there."""
         dropped = self._text[:-kept]
+        if self.gap_is_one_run and BREAKS_RUN.search(dropped):
+            self.gap_is_one_run = False
         halves = flag_halves_before(dropped, len(dropped))
         if halves == len(dropped):
             halves += self._half_flag

@@ -75,7 +75,7 @@ def size(count: int) -> str:
 def _rows(display: DisplayChunk, images: _Images, window_chars: int) -> list[Row]:
     forms = {form.mime: form for form in reversed(display.representations)}
     image = next((forms[mime] for mime in _SEEN if mime in forms), None)
-    text = _text_to_read(forms, has_image=image is not None)
+    text = _text_to_read(forms, image)
     rows: list[Row] = []
     if text is not None:
         rows.extend(shape_text(text.data.decode("utf-8", "replace"), window_chars).rows)
@@ -94,12 +94,13 @@ def _name_of(form: Representation) -> str:
     return f"{about} in {one_line(form.path, 200)}" if form.path else about
 
 
-def _text_to_read(forms: dict[str, Representation], *, has_image: bool) -> Representation | None:
+def _text_to_read(forms: dict[str, Representation], image: Representation | None) -> Representation | None:
+    """The form to show as text; none where it says no more than the image's own line."""
     plain = forms.get("text/plain")
-    if plain is not None and not _PLACEHOLDER.match(plain.data[:1000].decode("utf-8", "replace")):
-        return plain
-    richer = forms.get("text/markdown") or forms.get("text/latex")
-    return richer or (None if has_image else plain)
+    if plain is None or _PLACEHOLDER.match(plain.data[:1000].decode("utf-8", "replace")):
+        richer = forms.get("text/markdown") or forms.get("text/latex")
+        return richer or (plain if image is None else None)
+    return None if image is not None and plain.data.decode("utf-8", "replace").strip() == image.alt.strip() else plain
 
 
 def _statement(text: str) -> Row:

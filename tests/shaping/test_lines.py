@@ -50,7 +50,17 @@ def test_rules_numbers_and_words_are_no_blobs(text: str) -> None:
 def test_an_endless_blob_leaves_only_its_edges() -> None:
     blob = base64.b64encode(noise(300_000)).decode()
     text = shown(b"PNG: " + blob.encode() + b"\nend\n")
-    assert text == f"PNG: {blob[:24]}⟦… 399,968 characters of this line left out …⟧{blob[-8:]}\nend"
+    assert text == f"PNG: {blob[:24]}⟦… 399,968 characters of base64 left out …⟧{blob[-8:]}\nend"
+
+
+def test_two_blobs_far_apart_are_not_taken_for_one() -> None:
+    blob = base64.b64encode(noise(60_000)).decode()
+    text = shown(f"{blob} and {blob}".encode())
+    assert text == f"{blob[:24]}⟦… 159,973 characters of this line left out …⟧{blob[-8:]}"
+
+
+def test_blanks_that_wiped_something_out_are_not_shown() -> None:
+    assert shown(b"100% done\r         \rx  \ny  \n") == "x\ny  "
 
 
 def test_a_long_line_loses_its_middle_and_the_count_is_exact() -> None:
