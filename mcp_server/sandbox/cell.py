@@ -26,44 +26,19 @@ from mcp_server.sandbox.channel import Channel
 from mcp_server.sandbox.files import make_directory
 from mcp_server.sandbox.launch import Interpreter
 from mcp_server.sandbox.policy import FIRST_CELL_UID, CellPlan, Tier, worker_plan
-from mcp_server.sandbox.worker_ends import WorkerEnds, pid_of
+from mcp_server.sandbox.workers import HostedWorker, Spawned, WorkerEnds, WorkerExit, pid_of
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
 """For a zygote that was told to end; then it is killed. It may have thousands of processes to end first."""
+
+__all__ = ["Cell", "Spawned", "Warmth", "WorkerExit"]
 
 # As worker.rooms mounts them.
 WORK_INSIDE = "/work"
 OUTPUTS_INSIDE = "/outputs"
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExit:
-    """How a worker ended: by itself (``exit_code``) or by a ``signal``; and what it was killed for, where it was."""
-
-    exit_code: int | None
-    signal: int | None
-    out_of_memory: bool = False
-    too_many_processes: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A new worker. Socket and descriptors are non-blocking and belong to the caller, who closes them.
-
-    ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever. ``tag`` is
-    worn by all that the worker will ever start (`processes`).
-    """
-
-    worker_id: int
-    control: socket.socket
-    stdout_fd: int
-    stderr_fd: int
-    pidfd: int
-    pid: int
-    tag: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +50,6 @@ class Warmth:
     failed: Mapping[str, str]
     threads: int
     warm_s: float
-
-
-@dataclass(slots=True)
-class _Worker:
-    """``born`` gives the pidfd. ``gone`` is done when all that it started is gone, and exists once that was asked."""
-
-    sandbox: str
-    on_exit: Callable[[WorkerExit], None]
-    born: asyncio.Future[int]
-    exited: bool = False
-    gone: asyncio.Future[None] | None = None
 
 
 class Cell:
@@ -105,7 +69,7 @@ class Cell:
         # Above 2**40 a tag limits nothing; below 2**62 every architecture takes it.
         self._first_tag = (1 << 40) + secrets.randbelow(1 << 36) * frames.TAGS_PER_CELL
         self._worker_ids = itertools.count(1)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, HostedWorker] = {}
         self._sandbox_numbers = itertools.count(1)
         self._sandbox_names: dict[str, str] = {}
         self._asked: dict[tuple[str, str], asyncio.Future[tuple[str, list[int]]]] = {}
@@ -173,15 +137,15 @@ class Cell:
         EngineUnavailable where a worker cannot be had. Safe to cancel.
         """
         channel = self._running_channel()
+        if name and self._outputs_fd is not None:
+            self._make_outputs(sandbox, name)
         worker_id = next(self._worker_ids)
         try:
             ends = WorkerEnds.make()
         except OSError as error:
             raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
-        worker = _Worker(sandbox, on_exit, self._loop.create_future())
+        worker = HostedWorker(sandbox, on_exit, self._loop.create_future())
         self._workers[worker_id] = worker
-        if name and self._outputs_fd is not None:
-            os.close(self.open_outputs(sandbox, name))
         order = {
             "op": "spawn",
             "worker": worker_id,
@@ -295,9 +259,9 @@ class Cell:
             _log.error("cell.lost", status=end.status, stderr=end.stderr[-2000:])
             self.on_lost()
 
-    def _lose(self, worker: _Worker) -> None:
+    def _lose(self, worker: HostedWorker) -> None:
         if not worker.born.done():
-            _refuse(worker.born, "The process that makes contexts died; try again.")
+            worker.refuse("The process that makes contexts died; try again.")
         elif not worker.exited and not self._closing:
             worker.on_exit(WorkerExit(None, signal.SIGKILL))
         if worker.gone is not None:
@@ -318,8 +282,10 @@ class Cell:
                 self._on_outputs(fds[0])
             case "ready":
                 self._on_ready(message)
+            case "born":
+                self._workers[message["worker"]].pidfd = fds[0]
             case "spawned":
-                self._workers[message["worker"]].born.set_result(fds[0])
+                self._workers[message["worker"]].be_ready()
             case "failed":
                 self._on_failed(message["worker"], message["text"])
             case "exited":
@@ -362,8 +328,8 @@ class Cell:
             self._closing = True
             self._ready.set_exception(SetupFailed(text))
             self._ready.exception()
-        elif not self._workers[worker_id].born.done():
-            _refuse(self._workers[worker_id].born, f"A context could not be made: {text}.")
+        else:
+            self._workers[worker_id].refuse(f"A context could not be made: {text}.")
 
     def _on_exited(self, worker_id: int, status: int) -> None:
         worker = self._workers.get(worker_id)
@@ -403,8 +369,14 @@ class Cell:
             answer.add_done_callback(_close_unclaimed)
             raise
 
+    def _make_outputs(self, sandbox: str, name: str) -> None:
+        try:
+            os.close(self.open_outputs(sandbox, name))
+        except OSError as error:
+            raise EngineUnavailable(f"No place for the outputs of a context can be made: {error}.") from error
+
     def _running_channel(self) -> Channel:
-        if self._channel is None or self.warmth is None or self._closing:
+        if self._channel is None or self._channel.closed or self.warmth is None or self._closing:
             raise EngineUnavailable("The cell that makes contexts is not running.")
         return self._channel
 
@@ -414,17 +386,16 @@ class Cell:
             name = self._sandbox_names[sandbox] = f"s{next(self._sandbox_numbers)}"
         return name
 
-    def _ask_to_destroy(self, worker_id: int, worker: _Worker) -> asyncio.Future[None]:
+    def _ask_to_destroy(self, worker_id: int, worker: HostedWorker) -> asyncio.Future[None]:
         if worker.gone is None:
             worker.gone = self._loop.create_future()
             if self._channel is not None and not self._closing:
                 self._channel.send({"op": "destroy", "worker": worker_id})
         return worker.gone
 
-    def _abandon(self, worker_id: int, worker: _Worker) -> None:
+    def _abandon(self, worker_id: int, worker: HostedWorker) -> None:
         """Nobody will use this worker: it goes as soon as it is there."""
-        worker.on_exit = lambda _: None
-        worker.born.add_done_callback(_close_result)
+        worker.abandon()
         if worker_id in self._workers:
             self._ask_to_destroy(worker_id, worker)
 
@@ -432,13 +403,3 @@ class Cell:
 def _close_unclaimed(answer: asyncio.Future[tuple[str, list[int]]]) -> None:
     for fd in answer.result()[1]:
         os.close(fd)
-
-
-def _close_result(born: asyncio.Future[int]) -> None:
-    if not born.cancelled() and born.exception() is None:
-        os.close(born.result())
-
-
-def _refuse(born: asyncio.Future[int], text: str) -> None:
-    born.set_exception(EngineUnavailable(text))
-    born.exception()  # whoever waits may have been cancelled

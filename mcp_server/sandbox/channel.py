@@ -35,14 +35,18 @@ class Channel:
         if len(self._outbox) == 1:
             self._flush()
 
+    @property
+    def closed(self) -> bool:
+        return self._sock.fileno() == -1
+
     def finish(self) -> None:
         """Hand on what a peer that is gone had still sent, then close."""
-        while self._sock.fileno() != -1 and self._receive():
+        while not self.closed and self._receive():
             pass
         self.close()
 
     def close(self) -> None:
-        if self._sock.fileno() != -1:
+        if not self.closed:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()

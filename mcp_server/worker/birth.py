@@ -60,14 +60,13 @@ def become_worker(order: Order, enter: Callable[[], None]) -> NoReturn:
         _reset_signals()
         os.umask(0o022)
         enter()
-        pidfd = os.pidfd_open(os.getpid())
-        control = _arrange_descriptors(order, pidfd)
+        _introduce(order)
+        control = _arrange_descriptors(order)
         for name in THREAD_VARIABLES:
             os.environ.pop(name, None)
         tags.wear(order.tag)
         confine.seal(_seal_plan(order))
-        packets.send(order.report, {"op": "spawned", "worker": order.worker}, [pidfd])
-        os.close(pidfd)
+        packets.send(order.report, {"op": "spawned", "worker": order.worker})
         order.report.close()
     except Exception as error:  # whatever went wrong, the host must hear of it: no other way leads out of here
         text = "%s: %s" % (type(error).__name__, error)
@@ -76,6 +75,15 @@ def become_worker(order: Order, enter: Callable[[], None]) -> NoReturn:
     from . import main
 
     main.serve(control)
+
+
+def _introduce(order: Order) -> None:
+    """Give the host a pidfd, while the zygote's limit of descriptors holds: how many are on their way is counted per
+    user, and other contexts of the same user may have many under way.
+    """
+    pidfd = os.pidfd_open(os.getpid())
+    packets.send(order.report, {"op": "born", "worker": order.worker}, [pidfd])
+    os.close(pidfd)
 
 
 def _reset_signals() -> None:
@@ -87,7 +95,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _arrange_descriptors(order: Order, pidfd: int) -> socket.socket:
+def _arrange_descriptors(order: Order) -> socket.socket:
     """Standard streams on 0 to 2, the control socket as far up as the limit allows, the rest closed."""
     control, stdout, stderr = order.fds
     null = os.open("/dev/null", os.O_RDONLY)
@@ -96,7 +104,7 @@ def _arrange_descriptors(order: Order, pidfd: int) -> socket.socket:
     # User code that closes "all" descriptors means the low ones.
     open_files = min(order.plan["rlimits"].get("NOFILE", 1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, open_files - 1)
-    linux.close_all_fds_but((0, 1, 2, high, pidfd, order.report.fileno()))
+    linux.close_all_fds_but((0, 1, 2, high, order.report.fileno()))
     return socket.socket(fileno=high)
 
 

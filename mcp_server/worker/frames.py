@@ -133,7 +133,8 @@ def _header(raw: bytes) -> dict[str, Any]:
 #     zygote → host   {"op": "alive"}                    first                   + pidfd of the zygote
 #                     {"op": "outputs"}                  before ready            + directory for outputs of runs
 #                     {"op": "ready", …facts}            answers begin
-#                     {"op": "spawned", "worker": int}   answers spawn           + pidfd of the worker
+#                     {"op": "born", "worker": int}      before it is sealed     + pidfd of the worker
+#                     {"op": "spawned", "worker": int}   answers spawn
 #                     {"op": "failed", "worker": int | null, "text": str}        answers spawn, or begin (null)
 #                     {"op": "exited", "worker": int, "status": int}             a wait status, as soon as it is known
 #                     {"op": "destroyed", "worker": int, "survivors": int}       answers destroy

@@ -27,9 +27,10 @@ _CLEAN_PASSES = 2
 """/proc is not read at one instant: a process may fork behind the reader's back and leave. Twice is enough to trust."""
 
 
-def wear(tag: int) -> None:
-    """Tag this process and all that it will ever start."""
-    resource.setrlimit(resource.RLIMIT_RTTIME, (tag, tag))
+def wear(tag: int, pid: int = 0) -> None:
+    """Tag this process, or a child of its that has not been reaped, and all that it will ever start."""
+    with contextlib.suppress(ProcessLookupError):  # a child that has ended
+        resource.prlimit(pid, resource.RLIMIT_RTTIME, (tag, tag))
 
 
 def tag_of(pid: int) -> Optional[int]:

@@ -88,6 +88,7 @@ class Zygote:
         if pid == 0:
             birth.become_worker(order, enter)
         self._worker_of[pid] = order.worker
+        tags.wear(order.tag, pid)  # it does so itself too, but may be destroyed before
 
     def destroy_tagged(self, worker: int) -> None:
         wanted: int = self._plan["first_tag"] + worker
@@ -116,7 +117,7 @@ class Zygote:
     def _say(self, message: Dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
             packets.send(self._control, message, fds)
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             self._end()  # the host is gone
 
     def _receive(self) -> None:
@@ -133,13 +134,15 @@ class Zygote:
             self._forget(message["sandbox"])
 
     def _reach(self, sandbox: str) -> None:
+        answer = {"op": "reached", "sandbox": sandbox, "text": ""}
         try:
             work = self._housing.open_work(sandbox)
+            try:
+                self._say(answer, [work])
+            finally:
+                os.close(work)
         except OSError as error:
-            self._say({"op": "reached", "sandbox": sandbox, "text": str(error)})
-            return
-        self._say({"op": "reached", "sandbox": sandbox, "text": ""}, [work])
-        os.close(work)
+            self._say({**answer, "text": str(error)})
 
     def _forget(self, sandbox: str) -> None:
         text = ""
