@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from typing import Any
 
 from mcp.server.caching import CacheHint
@@ -11,7 +12,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from mcp_server import __version__
 from mcp_server.errors import SetupFailed
@@ -52,13 +53,17 @@ def build_server(service: Service, settings: Settings, texts: Texts, process: st
     )
 
 
-def build_asgi(server: Server[Any], host: str, idle_expiry_s: float) -> Starlette:
-    """The application that answers on `host`: `/mcp` and `/healthz`. The service is the caller's to start and close.
+def build_asgi(
+    server: Server[Any], host: str, idle_expiry_s: float, other_doors: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """The application that answers on `host`: `/mcp`, `/healthz` and the routes of other doors.
+
+    The service is the caller's to start and close.
 
     Calls stream (no `json_response`): that is what carries progress, and in the newest protocol cancelling. A session
     of the older protocol lives as long as unused contexts do: it is what they are found by.
     """
-    return server.streamable_http_app(
+    app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         max_request_body_size=MAX_BODY_BYTES,
         session_idle_timeout=idle_expiry_s,
@@ -66,6 +71,8 @@ def build_asgi(server: Server[Any], host: str, idle_expiry_s: float) -> Starlett
         host=host,
         custom_starlette_routes=[Route(HEALTH_PATH, _health, methods=["GET"])],
     )
+    app.router.routes.extend(other_doors)
+    return app
 
 
 def transport_security(host: str) -> TransportSecuritySettings:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +25,7 @@ from mcp_server.flags import with_settings
 from mcp_server.settings import LogFormat, LogLevel, Settings
 
 if TYPE_CHECKING:
+    from mcp_server.engine.base import Engine
     from mcp_server.engine.local import LocalEngine
     from mcp_server.prompts import Texts
     from mcp_server.sandbox.cell import Cell, Warmth
@@ -30,6 +35,26 @@ if TYPE_CHECKING:
 
 SETUP_STATUS = 1
 """Exit status of a start that failed; 2 is a wrong command line, as everywhere."""
+
+_REMOTE_PANEL = "Running the code elsewhere"
+
+
+class EngineKind(StrEnum):
+    """Where code runs: here, at a toolbox server, or in Daytona's sandboxes, which speak the same protocol."""
+
+    LOCAL = "local"
+    TOOLBOX = "toolbox"
+    DAYTONA = "daytona"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What the flags before a command's name say of the engine. ``token_file`` holds the token to show at ``url``."""
+
+    kind: EngineKind = EngineKind.LOCAL
+    url: str = ""
+    token_file: Path | None = None
+
 
 app = typer.Typer(
     name="mcp-code-interpreter",
@@ -83,6 +108,15 @@ def serve_stdio(
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    engine: Annotated[
+        EngineKind, typer.Option(help="Where code runs.", rich_help_panel=_REMOTE_PANEL)
+    ] = EngineKind.LOCAL,
+    url: Annotated[
+        str, typer.Option(help="Of the toolbox server, or of Daytona's API.", rich_help_panel=_REMOTE_PANEL)
+    ] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token to show there.", rich_help_panel=_REMOTE_PANEL)
+    ] = None,
     *,
     flags: dict[str, Any],
 ) -> None:
@@ -96,12 +130,13 @@ def serve_stdio(
     `mcp-code-interpreter run -c "print(6 * 7)"`.
     """
     context.obj = flags
+    context.meta[EngineChoice.__name__] = choice = EngineChoice(engine, url, token_file)
     if context.invoked_subcommand is None:
         settings = _settings(context)
         _configure_log(settings)
         if sys.stdin.isatty():
             typer.echo("Speaking MCP on stdin and stdout, which is meant for a client. Ctrl-D ends it.", err=True)
-        _run(_serve_stdio(settings))
+        _run(_serve_stdio(settings, choice))
 
 
 @app.command()
@@ -110,17 +145,29 @@ def serve(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on; a loopback address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")] = 8000,
+    toolbox: Annotated[
+        bool, typer.Option("--toolbox", help="Serve Daytona's API as well, at `/api` and `/toolbox`.")
+    ] = False,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="File with bearer tokens, one a line: whoever asks must show one. Any host is taken then."),
+    ] = None,
+    listener_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
     *,
     flags: dict[str, Any],
 ) -> None:
     """Serve MCP over streamable HTTP at `/mcp`, with `/healthz` beside it.
+
+    With `--toolbox` the published `daytona` SDKs, and this package's own `CodeInterpreter`, can use it too.
 
     Requests that name a conversation (header `X-Conversation-Id`, or the session of an older client) find its
     variables again; others reach their contexts by `context_id`.
     """
     settings = _settings(context, flags)
     _configure_log(settings)
-    _run(_serve_http(settings, host, port))
+    choice = context.meta[EngineChoice.__name__]
+    _run(_serve_http(settings, choice, _Address(host, port, listener_fd, parent), toolbox, tokens))
 
 
 @app.command()
@@ -161,6 +208,16 @@ def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
     _run(_doctor(settings))
 
 
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where to listen: at ``host`` and ``port``, or on a socket bound by ``parent``, whom this server ends with."""
+
+    host: str
+    port: int
+    listener_fd: int | None = None
+    parent: int | None = None
+
+
 # -- composition ----------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +237,29 @@ class _Cells:
     @property
     def warmth(self) -> Warmth | None:
         return self._newest.warmth if self._newest is not None else None
+
+
+def _engine(settings: Settings, choice: EngineChoice) -> tuple[Engine, Callable[[], Warmth | None]]:
+    """The engine that was chosen, and what is known of its warmth once it has started."""
+    if choice.kind is EngineKind.LOCAL:
+        engine, cells = _local_engine(settings)
+        return engine, lambda: cells.warmth
+    if not choice.url:
+        raise SetupFailed(f"--engine {choice.kind} needs --url: the address of the server that runs the code.")
+    from mcp_server.toolbox.client_engine import ToolboxEngine
+
+    token = _read_token(choice.token_file) if choice.token_file is not None else None
+    return ToolboxEngine(choice.url, token, name=choice.kind.value), lambda: None
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupFailed(f"Cannot read --token-file {path}: {error}") from None
+    if not token or any(character.isspace() for character in token):
+        raise SetupFailed(f"--token-file {path} must hold one token and nothing else.")
+    return token
 
 
 def _local_engine(settings: Settings) -> tuple[LocalEngine, _Cells]:
@@ -247,7 +327,7 @@ def _state_dir(settings: Settings) -> Path:
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "mcp-code-interpreter"
 
 
-def _service(engine: LocalEngine, settings: Settings) -> Service:
+def _service(engine: Engine, settings: Settings) -> Service:
     from mcp_server.service import Service, ServiceLimits
 
     limits = ServiceLimits(
@@ -273,36 +353,64 @@ def _texts(service: Service, settings: Settings, warmth: Warmth | None) -> Texts
 # -- commands -------------------------------------------------------------------------------------------------------
 
 
-async def _serve_stdio(settings: Settings) -> int:
+async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
     from mcp_server import stdio_server
     from mcp_server.app import build_server
 
-    engine, cells = _local_engine(settings)
+    engine, warmth = _engine(settings, choice)
     service = _service(engine, settings)
     await service.start()
     try:
-        return await stdio_server.serve(
-            build_server(service, settings, _texts(service, settings, cells.warmth), "stdio")
-        )
+        return await stdio_server.serve(build_server(service, settings, _texts(service, settings, warmth()), "stdio"))
     finally:
         await service.close()
 
 
-async def _serve_http(settings: Settings, host: str, port: int) -> int:
+async def _serve_http(
+    settings: Settings, choice: EngineChoice, address: _Address, toolbox: bool, tokens: Path | None
+) -> int:
     from mcp_server import http_server
     from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address
+    from mcp_server.toolbox import server as toolbox_server
+    from mcp_server.toolbox.server_access import Access, guarded
+    from mcp_server.toolbox.server_parent import watch
 
-    refuse_public_address(host)
-    with http_server.bind(host, port) as listener:
-        engine, cells = _local_engine(settings)
+    access = Access.from_file(tokens) if tokens is not None else Access()
+    if not access.needs_token:
+        refuse_public_address(address.host)
+    with _listener(address) as listener:
+        toolbox_server.tune(listener)
+        if address.parent is not None:
+            watch(address.parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        engine, warmth = _engine(settings, choice)
         service = _service(engine, settings)
         await service.start()
         try:
-            server = build_server(service, settings, _texts(service, settings, cells.warmth))
-            url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}{MCP_PATH}"
-            return await http_server.serve(build_asgi(server, host, settings.idle_expiry_s), listener, url)
+            server = build_server(service, settings, _texts(service, settings, warmth()))
+            routes = toolbox_server.routes(service, access) if toolbox else []
+            asgi = guarded(build_asgi(server, address.host, settings.idle_expiry_s, routes), access)
+            url = _url(address, listener) + MCP_PATH
+            return await http_server.serve(asgi, listener, url, **toolbox_server.UVICORN_OPTIONS)
         finally:
             await service.close()
+
+
+def _listener(address: _Address) -> socket.socket:
+    from mcp_server import http_server
+
+    if address.listener_fd is None:
+        return http_server.bind(address.host, address.port)
+    try:
+        return socket.socket(fileno=address.listener_fd)
+    except OSError as error:
+        raise SetupFailed(f"--listener-fd {address.listener_fd} is no socket: {error.strerror}.") from None
+
+
+def _url(address: _Address, listener: socket.socket) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}:"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"http://{host}:{listener.getsockname()[1]}"
 
 
 async def _run_on_terminal(settings: Settings, source: str) -> int:

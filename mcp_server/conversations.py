@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from mcp_server.model import Conversation
 
 CONVERSATION_HEADER = "x-conversation-id"
+PRINCIPAL_KEY = "code_interpreter.principal"
+"""Where the ASGI scope of a request holds who asks, where the server asks for tokens."""
+
 SESSION_HEADER = "mcp-session-id"
 
 META_KEYS = ("vscode.conversationId", "threadId", "openai/session")

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 import uvicorn
@@ -31,8 +32,8 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-async def serve(app: ASGIApp, listener: socket.socket, url: str) -> int:
-    """Serve until a signal comes. Gives the exit status."""
+async def serve(app: ASGIApp, listener: socket.socket, url: str, **uvicorn_options: Any) -> int:
+    """Serve until a signal comes. Gives the exit status. The options are what the application's doors need."""
     streams = StandingStreams(app)
     config = uvicorn.Config(
         streams,
@@ -42,6 +43,7 @@ async def serve(app: ASGIApp, listener: socket.socket, url: str) -> int:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=int(GRACE_S),
+        **uvicorn_options,
     )
     server = _Listener(config, streams)
     _log.info("server.listening", url=url)

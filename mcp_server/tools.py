@@ -36,7 +36,7 @@ from mcp_types import (
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from mcp_server import arguments
-from mcp_server.conversations import conversation_of
+from mcp_server.conversations import PRINCIPAL_KEY, conversation_of
 from mcp_server.errors import CallerError, InternalError
 from mcp_server.model import ContextRecord, Conversation, Report, RunCall
 from mcp_server.notifications import progress_feed
@@ -149,6 +149,7 @@ class ToolDoor:
             headers=context.request.headers if context.request is not None else {},
             legacy_session=context.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS,
             process=self._process,
+            principal=context.request.scope.get(PRINCIPAL_KEY, "") if context.request is not None else "",
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -34,6 +35,7 @@ from mcp_server.model import (
     State,
     Status,
 )
+from mcp_server.toolbox.client_address import Address
 from mcp_server.toolbox.client_lines import PLAIN_GAPS, Line, MuxLine, PlainLine
 from mcp_server.toolbox.client_sandboxes import AsyncSandboxApi, RemoteSandbox, main_api
 from mcp_server.toolbox.mux import INFO_PATH, SUBPROTOCOL
@@ -103,7 +105,7 @@ class ToolboxEngine:
             ) from error
         name = self._capabilities.name
         if info is None:
-            self._capabilities = EngineCapabilities(name, tier="elsewhere", missing=PLAIN_GAPS)
+            self._capabilities = EngineCapabilities(name, tier=_named_place(self._api_address), missing=PLAIN_GAPS)
         else:
             self._line = MuxLine()
             self._capabilities = _capabilities(name, info)
@@ -274,13 +276,17 @@ def _tell(stop: asyncio.Future[Status], reason: Status) -> None:
         stop.set_result(reason)
 
 
+def _named_place(api: Address) -> str:
+    return f"sandboxes at {urlsplit(api.url).hostname}"
+
+
 def _capabilities(name: str, info: Mapping[str, Any]) -> EngineCapabilities:
     engine = info.get("engine")
     engine = engine if isinstance(engine, dict) else {}
     missing = engine.get("missing")
     return EngineCapabilities(
         name,
-        tier=str(engine.get("tier", "elsewhere")),
+        tier=str(engine.get("tier", "unknown")),
         images=engine.get("images") is True,
         missing=tuple(str(gap) for gap in missing) if isinstance(missing, list) else (),
     )

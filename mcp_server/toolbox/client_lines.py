@@ -27,10 +27,9 @@ from mcp_server.toolbox.mux import LOST, RunOrder
 from mcp_server.toolbox.wire import INTERRUPTED, NO_CONTEXT, Close, CloseCode, ExecuteRequest, FrameType
 
 PLAIN_GAPS = (
-    "the value of the last expression is not shown: print what is to be seen",
-    "no images",
-    "output that is not UTF-8 arrives as replacement characters",
-    "what a context prints between runs may be lost",
+    "The value of the last expression is not shown: print what is to be seen.",
+    "Figures and other images are not shown.",
+    "Output that is not UTF-8 arrives as replacement characters.",
 )
 """What the plain protocol has no words for."""
 

@@ -51,7 +51,7 @@ class LocalServer:
             with socket.socket(socket.AF_UNIX) as listener, self._log.open("wb") as log:
                 listener.bind(self.unix_socket)
                 listener.listen(BACKLOG)
-                command = [sys.executable, "-m", "mcp_server", "serve", "--toolbox"]
+                command = [sys.executable, "-m", "mcp_server.cli", "serve", "--toolbox"]
                 inherited = ["--listener-fd", str(listener.fileno()), "--parent", str(os.getpid())]
                 self._process = subprocess.Popen(
                     [*command, *inherited],

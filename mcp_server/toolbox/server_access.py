@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from mcp_server.conversations import PRINCIPAL_KEY
 from mcp_server.errors import SetupFailed
 from mcp_server.toolbox.server_errors import error_response
 
@@ -91,7 +92,7 @@ class Guard:
         if principal is None:
             await refuse(scope, receive, send, *self._refusal())
             return
-        scope["toolbox.principal"] = principal
+        scope[PRINCIPAL_KEY] = principal
         await self._app(scope, receive, send)
 
     def _refusal(self) -> tuple[HTTPStatus, str]:
@@ -100,9 +101,20 @@ class Guard:
         return HTTPStatus.FORBIDDEN, "Without a token file this server is for programs on its own machine alone."
 
 
+def guarded(app: ASGIApp, access: Access) -> ASGIApp:
+    """The whole application behind the tokens, where there are any, but for asking whether it lives."""
+    guard = Guard(app, access)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        open_to_all = scope["type"] == "http" and scope["path"] == "/healthz"
+        await (app if open_to_all or not access.needs_token else guard)(scope, receive, send)
+
+    return answer
+
+
 def principal_of(connection: HTTPConnection) -> str:
     """What `Guard` noted."""
-    return str(connection.scope["toolbox.principal"])
+    return str(connection.scope[PRINCIPAL_KEY])
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, status: HTTPStatus, message: str) -> None:

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mcp_server.conversations import CONVERSATION_HEADER, conversation_of
 from mcp_server.model import Conversation
 from mcp_server.service import Service
 from mcp_server.toolbox.server_access import principal_of
@@ -84,7 +85,9 @@ class Sandbox:
 
     @property
     def conversation(self) -> Conversation:
-        return Conversation(self.sandbox_id, self.principal)
+        """The one that a client of the MCP door is in, too, that gives the sandbox's id as its conversation."""
+        headers = {CONVERSATION_HEADER: self.sandbox_id}
+        return conversation_of(meta={}, headers=headers, legacy_session=False, principal=self.principal)
 
     def touch(self) -> None:
         self.last_activity_at = datetime.now(UTC)
