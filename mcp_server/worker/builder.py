@@ -10,10 +10,11 @@ death kills the cell.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
-from typing import Any, Dict, NoReturn
+from typing import Any, Dict, NoReturn, Tuple
 
 from . import linux, packets, view, workspace
 
@@ -55,25 +56,35 @@ def enter_namespaces(plan: Dict[str, Any], control: socket.socket) -> None:
     if first_uid and _has_capability(_CAP_SYS_ADMIN):
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        own_mounts = _assemble(plan, control, first_uid + plan["workspace_uid"])
+        own_mounts = _assemble(plan, control, _take(plan, first_uid + plan["workspace_uid"]))
         _enter_user_namespace(first_uid)
+        _become_root_inside()
         # What a more privileged namespace mounted cannot become a root directory; a copy of it can.
         view.attach(linux.open_tree(ROOT), ROOT)
     else:
         _enter_user_namespace(first_uid)
-        own_mounts = _assemble(plan, control, 0)
+        if first_uid and plan["workspace"] is not None:
+            raise OSError(errno.EPERM, "a workspace needs CAP_SYS_ADMIN where the server is root")
+        taken = _take(plan, 0)  # while still the user whose files they are
+        _become_root_inside()
+        own_mounts = _assemble(plan, control, taken)
     for path, tree in own_mounts.items():
         view.attach(tree, ROOT + path)
     linux.unshare(_OTHER_NAMESPACES)
 
 
-def _assemble(plan: Dict[str, Any], control: socket.socket, workspace_id: int) -> Dict[str, int]:
-    """Put the view together; returns the mounts, still detached, that the cell must be able to unmount in its rooms."""
-    taken = view.take(plan["python"], plan["worker_dir"])
+def _take(plan: Dict[str, Any], workspace_id: int) -> Tuple[view.Taken, Dict[str, int]]:
+    """What the view consists of, and the mounts that the cell must be able to unmount in its rooms; all detached."""
     mounts = {}
     if plan["workspace"] is not None:
         mounts[view.WORKSPACE_DIR] = workspace.take(plan["workspace"], workspace_id)
-    view.assemble(ROOT, taken)
+    return view.take(plan["python"], plan["worker_dir"]), mounts
+
+
+def _assemble(plan: Dict[str, Any], control: socket.socket, taken: Tuple[view.Taken, Dict[str, int]]) -> Dict[str, int]:
+    """Put the view together; returns the mounts that are still detached."""
+    system, mounts = taken
+    view.assemble(ROOT, system)
     mounts[view.OUTPUTS_DIR] = _make_outputs(plan["outputs_bytes"], control)
     return mounts
 
@@ -95,7 +106,7 @@ def _make_outputs(size_bytes: int, control: socket.socket) -> int:
 
 
 def _enter_user_namespace(first_uid: int) -> None:
-    """New user and mount namespaces, as uid 0 of the former; a range of uids where `first_uid` is given."""
+    """New user and mount namespaces, with all capabilities there; a range of uids where `first_uid` is given."""
     uid, gid = os.geteuid(), os.getegid()
     tell, told = socket.socketpair()
     helper = _fork_map_writer(told, first_uid) if first_uid else 0
@@ -112,6 +123,10 @@ def _enter_user_namespace(first_uid: int) -> None:
         linux.write_file("/proc/self/gid_map", "0 %d 1" % gid)
     tell.close()
     told.close()
+
+
+def _become_root_inside() -> None:
+    """The uid of whoever entered has no meaning inside where a range is mapped."""
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     linux.die_with_parent(signal.SIGKILL)  # the change of uid cleared it

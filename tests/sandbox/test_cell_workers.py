@@ -11,11 +11,14 @@ import pytest
 
 from mcp_server.errors import EngineUnavailable
 from mcp_server.sandbox.cell import WorkerExit
-from mcp_server.sandbox.policy import Limits, Tier, Workspace
+from mcp_server.sandbox.policy import FIRST_CELL_UID, Limits, Tier, Workspace
 from mcp_server.sandbox.processes import find_tagged
+from mcp_server.worker import linux
 from tests.sandbox.cell_scenes import DAEMON, Scene, Stage, descendants, enter, play
 
 Perform = Callable[[Scene], None]
+
+_CAP_SYS_ADMIN = 21
 
 
 @pytest.fixture(params=[Tier.NONE, Tier.STANDARD, Tier.STRONG])
@@ -365,3 +368,23 @@ def test_a_workspace_stands_in_for_every_sandbox(perform: Perform, read_only: bo
         assert (workspace / "input").read_text() == "given"
 
     perform(scene)
+
+
+def test_root_that_may_not_mount_gets_rooms_all_the_same() -> None:
+    """As in a container with user namespaces and without CAP_SYS_ADMIN; the interpreter may lie under root's home."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has something to lose")
+
+    async def scene(stage: Stage) -> None:
+        linux.prctl(linux.PR_CAPBSET_DROP, _CAP_SYS_ADMIN)
+        async with stage.cell() as cell:
+            worker = await enter(cell)
+            uids = await worker.do("import os; answer = open('/proc/self/uid_map').read().split()")
+            assert uids == ["0", str(FIRST_CELL_UID), "65536"]
+            await worker.do("open('note', 'w').write('hello')")
+            assert not cell.stores_outputs
+            work = await cell.open_work("sandbox")
+            assert os.stat("note", dir_fd=work).st_uid > FIRST_CELL_UID
+            os.close(work)
+
+    play(scene, Tier.STRONG, ordinary_user=False)
