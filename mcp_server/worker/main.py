@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+import traceback
 from typing import Any, NoReturn
 
 from . import frames, rebirth
@@ -16,6 +17,7 @@ from .runner import Context
 from .streams import Streams
 
 _exit_process = os._exit
+_write = os.write
 
 
 def serve(control: socket.socket, *, reseed: bool = True) -> NoReturn:
@@ -24,7 +26,8 @@ def serve(control: socket.socket, *, reseed: bool = True) -> NoReturn:
     Expects descriptor 0 to be /dev/null, 1 and 2 pipes that the host reads, and `control` a connected stream socket;
     to be called in the main thread of a process that has no other. With `reseed` false the random generators go on as
     the zygote left them, so that contexts are alike. Exit codes: 0 at the end of the stream or after
-    REFUSED, 76 where the host sends what is no frame or not the one that is due, 74 where a descriptor is lost.
+    REFUSED, 76 where the host sends what is no frame or not the one that is due, 74 where a descriptor is lost, 70 for
+    a fault of its own, told on stderr.
     """
     try:
         _serve(control, reseed)
@@ -32,6 +35,9 @@ def serve(control: socket.socket, *, reseed: bool = True) -> NoReturn:
         _exit_process(os.EX_PROTOCOL)
     except OSError:  # the host is gone, or user code closed what the worker stands on
         _exit_process(os.EX_IOERR)
+    except BaseException:  # user code took apart what the worker stands on; nothing may return to the zygote's code
+        _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        _exit_process(os.EX_SOFTWARE)
 
 
 def _serve(control: socket.socket, reseed: bool) -> NoReturn:

@@ -29,7 +29,11 @@ def plain_text(value: object, most: int = MOST_CHARS) -> str:
     """At most about `most` characters (twice that in the worst nesting). Raises only what is no `Exception`."""
     if type(value) in _ATOMS:
         return _ATOMS[type(value)](value, most)
-    return cut(_lay_out(_Walk(2 * most).form(value, most), 0), 2 * most)
+    form = _Walk(2 * most).form(value, most)
+    text = _lay_out(form, 0)
+    if len(text) > most:  # then the indents may be most of it
+        text = min(text, _flat(form), key=len)
+    return cut(text, 2 * most)
 
 
 def cut(text: str, most: int) -> str:

@@ -25,6 +25,9 @@ globals()["__builtins__"] = dict(vars(builtins))
 
 _process_id = os.getpid
 _exit_process = os._exit
+_write = os.write
+_environ = os.environ
+_set_time_zone = time.tzset
 _get_recursion_limit = sys.getrecursionlimit
 _set_recursion_limit = sys.setrecursionlimit
 _get_trace = sys.gettrace
@@ -58,6 +61,7 @@ class Context:
         self._awaiter: Any = None
         self._owner = _process_id()
         self._trace: Any = None
+        self._replaced: dict[str, str | None] = {}
         self._globals = _fresh_main()
         builtins.__dict__[commands.CALL] = commands.run
 
@@ -67,6 +71,9 @@ class Context:
         ending = self._attempt(request)
         if _process_id() != self._owner:
             self._leave_child(ending)
+        if self._replaced:  # here, where no interrupt can cut it short
+            before, self._replaced = self._replaced, {}
+            _restore(before)
         self._streams.end()
         self._channel.end(_end_frame(number, ending))
 
@@ -100,16 +107,11 @@ class Context:
     def _execute(self, request: frames.Frame) -> None:
         source = request.body.decode("utf-8", "surrogatepass")
         envs = request.header["envs"]
-        if not envs:
-            self._execute_cell(source, request.header["run"])
-            return
-        before = {name: os.environ.get(name) for name in envs}
-        try:
-            os.environ.update(envs)
+        if envs:
+            self._replaced = {name: _environ.get(name) for name in envs}
+            _environ.update(envs)
             _renew_time_zone(envs)
-            self._execute_cell(source, request.header["run"])
-        finally:
-            _restore(before)
+        self._execute_cell(source, request.header["run"])
 
     def _execute_cell(self, source: str, number: int) -> None:
         cell = self._compiler.compile(source, "<cell %d>" % number)
@@ -125,7 +127,8 @@ class Context:
 
     def _await(self, cell: Cell) -> Any:
         if self._awaiter is None:
-            from .coroutines import Awaiter  # asyncio is dear to import, where nothing awaits
+            with self._interrupts.shield():  # an import that is cut short cannot be made up for
+                from .coroutines import Awaiter  # asyncio is dear to import, where nothing awaits
 
             self._awaiter = Awaiter(self._interrupts, self._variables)
         return self._awaiter.run(cell, self._globals)
@@ -147,7 +150,7 @@ class Context:
     def _leave_child(self, ending: Ending) -> NoReturn:
         """End a forked child that came back from the cell: the run is its parent's."""
         if ending.failure is not None:
-            os.write(2, ending.failure.traceback.encode("utf-8", "backslashreplace") + b"\n")
+            _write(2, ending.failure.traceback.encode("utf-8", "backslashreplace") + b"\n")
         self._streams.end()
         _exit_process((ending.exit_code or 0) & 0xFF if ending.failure is None else 1)
 
@@ -170,17 +173,20 @@ def _fresh_main() -> dict[str, Any]:
 
 
 def _restore(before: dict[str, str | None]) -> None:
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    _renew_time_zone(before)
+    try:
+        for name, value in before.items():
+            if value is None:
+                _environ.pop(name, None)
+            else:
+                _environ[name] = value
+        _renew_time_zone(before)
+    except Exception:
+        _write(2, b"[the environment could not be restored: its functions have been replaced]\n")
 
 
 def _renew_time_zone(names: dict[str, Any]) -> None:
     if "TZ" in names:
-        time.tzset()
+        _set_time_zone()
 
 
 def _end_frame(number: int, ending: Ending) -> bytes:

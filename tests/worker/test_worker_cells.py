@@ -214,6 +214,20 @@ def test_a_time_zone_holds_for_its_run(worker: WorkerProcess) -> None:
     assert worker.run(code).result == utc
 
 
+def test_variables_are_restored_after_an_interrupt(worker: WorkerProcess) -> None:
+    worker.start("print('ready')\nwhile True: pass", {"GIVEN": "1"})
+    worker.late_output(b"ready")
+    worker.process.send_signal(2)
+    assert worker.finish().error["name"] == "KeyboardInterrupt"
+    assert worker.run("import os; os.environ.get('GIVEN')").result is None
+
+
+def test_variables_that_cannot_be_restored_are_said(worker: WorkerProcess) -> None:
+    run = worker.run("import os\nos.putenv = os.unsetenv = None", {"GIVEN": "1"})
+    assert run.stderr == b"[the environment could not be restored: its functions have been replaced]\n"
+    assert worker.run("1").result == "1"
+
+
 def test_variables_that_cannot_be_set_are_an_error_of_that_run(worker: WorkerProcess) -> None:
     assert worker.run("1", {"A=B": "x"}).error["name"] == "ValueError"
     assert worker.run("1").result == "1"

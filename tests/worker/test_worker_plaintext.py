@@ -161,6 +161,12 @@ def test_a_huge_repr_is_cut_with_its_length_said() -> None:
     assert "of 10,000,000 characters left out" in plain_text(Endless())
 
 
+def test_indents_take_no_room_from_what_is_shown() -> None:
+    inner = collections.defaultdict(list, dict.fromkeys([None, 0, 1, -1, 2, -2]))
+    value = collections.defaultdict(list, {None: inner})
+    assert plain_text(value, 127) == repr(value)
+
+
 def test_a_large_dictionary_is_laid_out_an_entry_a_line() -> None:
     text = plain_text({f"key {number}": list(range(5)) for number in range(10)})
     assert text.splitlines()[1] == " 'key 1': [0, 1, 2, 3, 4],"
