@@ -116,7 +116,9 @@ def _choose(rows: Sequence[Row], room: int, gap: int) -> list[Sequence[Row]]:
     island = _fitting(omitted[start : start + NOTABLE_ROWS], reserved)
     if not island:
         island = [shorten(omitted[start], reserved - 1)]
-    return [head, omitted[:start], island, omitted[start + len(island) :], tail]
+    rest = omitted[start + len(island) :]
+    more = _fitting(reversed(rest), reserved - _cost(island))[::-1]
+    return [head, omitted[:start], island, rest[: len(rest) - len(more)], [*more, *tail]]
 
 
 def _tells_of_failure(row: Row) -> bool:
