@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from starlette.types import ASGIApp
 
 from mcp_server.service import Service
 from mcp_server.toolbox.client import CodeInterpreter
@@ -73,8 +74,13 @@ class ReadyServer(uvicorn.Server):
 @asynccontextmanager
 async def serving_here(service: Service, access: Access | None = None) -> AsyncIterator[str]:
     """A server in this process and loop; its root. Connections that are open at the end are cut."""
-    config = uvicorn.Config(toolbox_app(service, access), log_config=None, **UVICORN_OPTIONS)
-    config.timeout_graceful_shutdown = 1
+    async with serving_app(toolbox_app(service, access)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving_app(app: ASGIApp) -> AsyncIterator[str]:
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1, lifespan="on", **UVICORN_OPTIONS)
     server = ReadyServer(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         tune(listener)
