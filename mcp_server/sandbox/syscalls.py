@@ -82,8 +82,8 @@ ALLOWED = (
     ),
     Group(
         "Finding and opening files: the mount namespace, Landlock and permissions say which.",
-        "access chdir creat faccessat faccessat2 fchdir getcwd getdents getdents64 link linkat lstat mkdir mkdirat "
-        "mknod mknodat newfstatat open openat openat2 readlink readlinkat rename renameat renameat2 rmdir stat statfs "
+        "access chdir faccessat faccessat2 fchdir getcwd getdents getdents64 link linkat lstat mkdir mkdirat "
+        "newfstatat readlink readlinkat rename renameat renameat2 rmdir stat statfs "
         "statx symlink symlinkat truncate umask unlink unlinkat",
     ),
     Group(
@@ -222,9 +222,16 @@ ABSENT = (
         "counts what they hold: one call takes gigabytes. To a program this is a kernel built without them.",
         "msgctl msgget msgrcv msgsnd semctl semget semop semtimedop shmat shmctl shmdt shmget",
     ),
+    Group(
+        "Its mode lies in memory, where no filter sees it, and could make a set-user-id program. Programs use openat.",
+        "openat2",
+    ),
     Group("New calls on inode flags; wait until programs need them.", "file_getattr file_setattr"),
 )
 """ENOSYS in both."""
+
+# linux/stat.h: set-user-id and set-group-id.
+SET_ID = 0o6000
 
 # linux/sched.h. In `clone` the lowest byte is the exit signal, so CLONE_NEWTIME (0x80) exists for `unshare` alone.
 NEW_NAMESPACES = 0x7E020000
@@ -268,7 +275,18 @@ def _inet() -> Iterable[Clause]:
         yield _all((Check(0, family),), EPERM)
 
 
+def _without_set_id(mode_argument: int) -> Rule:
+    """A set-user-id program left in a workspace would run as its owner, once somebody starts it on the host."""
+    return _only(_all((Check(mode_argument, 0, SET_ID),)))
+
+
 CONDITIONAL: Mapping[str, Rule] = {
+    # Their mode counts only where a file is made; the C library passes 0 elsewhere.
+    "open": _without_set_id(2),
+    "openat": _without_set_id(3),
+    "creat": _without_set_id(1),
+    "mknod": _without_set_id(1),
+    "mknodat": _without_set_id(2),
     # New namespaces would give capabilities inside them, and with these most of the kernel's recent holes.
     "clone": _only(_all((Check(0, 0, NEW_NAMESPACES),))),
     "unshare": _only(_all((Check(0, 0, NEW_NAMESPACES | NEW_TIME_NAMESPACE),))),
@@ -299,6 +317,14 @@ CONDITIONAL: Mapping[str, Rule] = {
     "ioprio_set": Rule((), ALLOW),
 }
 """Calls whose arguments decide, as they hold in a room: its PID namespace bounds whom scheduling calls can name."""
+
+ROOM_CONDITIONAL: Mapping[str, Rule] = {
+    "chmod": _without_set_id(1),
+    "fchmod": _without_set_id(1),
+    "fchmodat": _without_set_id(2),
+    "fchmodat2": _without_set_id(2),
+}
+"""Where a room differs from MODES_AND_TIMES being allowed."""
 
 _SELF = _only(_all((Check(0, 0),)))
 
@@ -335,7 +361,7 @@ def _policy(*parts: Mapping[str, Rule]) -> Mapping[str, Rule]:
 _BOTH = _policy(_named(ALLOWED, ALLOW), _named(REFUSED, EPERM), _named(ABSENT, ENOSYS), CONDITIONAL)
 
 POLICIES: Mapping[str, Mapping[str, Rule]] = {
-    "room": _policy(_BOTH, _named((*BY_NAMESPACE, MODES_AND_TIMES), ALLOW)),
+    "room": _policy(_BOTH, _named((*BY_NAMESPACE, MODES_AND_TIMES), ALLOW), ROOM_CONDITIONAL),
     "standard": _policy(_BOTH, _named(BY_NAMESPACE, EPERM), _named((MODES_AND_TIMES,), PRETEND), STANDARD_CONDITIONAL),
 }
 """Program name → system call → rule."""
