@@ -162,8 +162,8 @@ def test_a_huge_repr_is_cut_with_its_length_said() -> None:
 
 
 def test_indents_take_no_room_from_what_is_shown() -> None:
-    inner = collections.defaultdict(list, dict.fromkeys([None, 0, 1, -1, 2, -2]))
-    value = collections.defaultdict(list, {None: inner})
+    inner: Any = collections.defaultdict(list, dict.fromkeys([None, 0, 1, -1, 2, -2]))
+    value: Any = collections.defaultdict(list, {None: inner})
     assert plain_text(value, 127) == repr(value)
 
 
