@@ -69,5 +69,5 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test,check]'
-	@touch $@ $(VENV)/.test $(VENV)/.data
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test,bench,check]'
+	@touch $@ $(VENV)/.test $(VENV)/.bench $(VENV)/.data

@@ -27,10 +27,10 @@ def settings(**given: Any) -> Settings:
 
 @asynccontextmanager
 async def started(*, spares: int | None = None, **given: Any) -> AsyncIterator[Engine]:
-    """An engine in the best tier that works here, as `mcp-code-interpreter` starts it; `spares` are its rooms ahead."""
+    """An engine in the best tier that works here, as `mcp-code-interpreter` starts it; `spares` are its workers and rooms ahead."""
     engine, cells = cli._local_engine(settings(**given))
     if spares is not None:
-        cells._plan = replace(cells._plan, spare_rooms=spares)
+        cells._plan = replace(cells._plan, spare_workers=spares, spare_rooms=spares)
     await engine.start()
     if cells.warmth is not None and cells.warmth.failed:
         raise RuntimeError(f"not everything could be preloaded: {dict(cells.warmth.failed)}")

@@ -280,13 +280,9 @@ class LocalEngine:
         worker = _Worker(cell, WorkerProcess(spawned, context.late), self._memory, spawned.tag)
         exits.add_done_callback(lambda done: worker.judge(done.result()))
         try:
-            self._memory.admit(spawned.tag, spawned.pid)
             own = cell.work_dir(sandbox_id)
             cwd = context.spec.cwd or (os.path.join(own, context.name) if own_directory else own)
             return worker, await worker.process.begin(cwd, context.spec.envs)
-        except OSError as error:
-            await worker.end()
-            raise EngineUnavailable(f"The memory of a new context cannot be limited: {error}.") from error
         except CodeInterpreterError:
             await worker.end()
             raise
@@ -340,6 +336,7 @@ class LocalEngine:
             if self._cell is None:
                 cell = self._new_cell()
                 cell.on_lost = lambda: self._on_cell_lost(cell)
+                cell.memory = self._memory
                 await cell.start()
                 self._cell = cell
             return self._cell

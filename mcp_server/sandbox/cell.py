@@ -25,8 +25,10 @@ from mcp_server.sandbox import launch
 from mcp_server.sandbox.channel import Channel
 from mcp_server.sandbox.files import make_directory
 from mcp_server.sandbox.launch import Interpreter
+from mcp_server.sandbox.limits import MemoryKeeper, Unlimited
 from mcp_server.sandbox.policy import FIRST_CELL_UID, CellPlan, Tier, worker_plan
-from mcp_server.sandbox.workers import HostedWorker, Spawned, WorkerEnds, WorkerExit, pid_of
+from mcp_server.sandbox.spares import Spares
+from mcp_server.sandbox.workers import HostedWorker, Prepared, Spawned, WorkerEnds, WorkerExit, pid_of
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
@@ -56,6 +58,7 @@ class Cell:
     """One cell. Start it once; a cell that was lost or closed is replaced by another.
 
     `on_lost` is called when the zygote dies unexpectedly, after every worker's `on_exit`, when nothing is left of it.
+    `memory` takes each worker in before any foreign code runs; the one that a worker was given to releases it.
     """
 
     def __init__(self, plan: CellPlan) -> None:
@@ -63,6 +66,7 @@ class Cell:
         self.plan = plan
         self.warmth: Warmth | None = None
         self.on_lost: Callable[[], None] = lambda: None
+        self.memory: MemoryKeeper = Unlimited()
         self._loop = asyncio.get_running_loop()
         self._has_rooms = plan.tier is Tier.STRONG
         self._cell_dir = os.path.join(plan.state_dir, f"cell-{secrets.token_hex(8)}")
@@ -80,6 +84,7 @@ class Cell:
         self._ready: asyncio.Future[Warmth] = self._loop.create_future()
         self._burial: asyncio.Task[None] | None = None
         self._closing = False
+        self._spares = Spares(self._prepare, plan.spare_workers)
 
     async def start(self) -> None:
         """Start the interpreter and wait until it can be forked. Raises SetupFailed with the mend in its text."""
@@ -118,6 +123,7 @@ class Cell:
         except BaseException:
             await self.close()
             raise
+        self._spares.refill_later()
 
     def work_dir(self, sandbox: str) -> str:
         """The sandbox's own directory, or the workspace, as its code sees it."""
@@ -136,34 +142,27 @@ class Cell:
         `on_exit` is called once, after this has returned, when the worker ends before it is destroyed. Raises
         EngineUnavailable where a worker cannot be had. Safe to cancel.
         """
-        channel = self._running_channel()
-        if name and self._outputs_fd is not None:
-            self._make_outputs(sandbox, name)
-        worker_id = next(self._worker_ids)
+        self._running_channel()
+        prepared = await self._take_prepared()
+        worker_id, worker, ends = prepared.worker_id, prepared.worker, prepared.ends
         try:
-            ends = WorkerEnds.make()
-        except OSError as error:
-            raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
-        worker = HostedWorker(sandbox, on_exit, self._loop.create_future())
-        self._workers[worker_id] = worker
-        order = {
-            "op": "spawn",
-            "worker": worker_id,
-            "sandbox": self._sandbox_name(sandbox),
-            "outputs": name,
-            "directory": name if own_directory else "",
-        }
-        try:
-            channel.send(order, ends.theirs)
-            pidfd = await asyncio.shield(worker.born)
-            pid = pid_of(pidfd)
+            channel = self._running_channel()
+            if name and self._outputs_fd is not None:
+                self._make_outputs(sandbox, name)
+            worker.sandbox, worker.on_exit, worker.housed = sandbox, on_exit, self._loop.create_future()
+            place = {
+                "sandbox": self._sandbox_name(sandbox),
+                "outputs": name,
+                "directory": name if own_directory else "",
+            }
+            channel.send({"op": "house", "worker": worker_id, **place})
+            await asyncio.shield(worker.housed)
         except BaseException:
-            ends.close_ours()
-            self._abandon(worker_id, worker)
+            self._discard(prepared)
             raise
-        finally:
-            ends.close_theirs()
-        return Spawned(worker_id, ends.control, ends.stdout_fd, ends.stderr_fd, pidfd, pid, self._first_tag + worker_id)
+        return Spawned(
+            worker_id, ends.control, ends.stdout_fd, ends.stderr_fd, prepared.pidfd, prepared.pid, self._tag(worker_id)
+        )
 
     @property
     def stores_outputs(self) -> bool:
@@ -248,6 +247,9 @@ class Cell:
         for worker in self._workers.values():
             self._lose(worker)
         self._workers.clear()
+        for prepared in self._spares.close():
+            prepared.close()
+            self.memory.release(self._tag(prepared.worker_id))
         for answer in self._asked.values():
             answer.set_result(("the cell has ended", []))
         self._asked.clear()
@@ -260,7 +262,7 @@ class Cell:
             self.on_lost()
 
     def _lose(self, worker: HostedWorker) -> None:
-        if not worker.born.done():
+        if worker.is_coming:
             worker.refuse("The process that makes contexts died; try again.")
         elif not worker.exited and not self._closing:
             worker.on_exit(WorkerExit(None, signal.SIGKILL))
@@ -283,9 +285,9 @@ class Cell:
             case "ready":
                 self._on_ready(message)
             case "born":
-                self._workers[message["worker"]].pidfd = fds[0]
+                self._workers[message["worker"]].born.set_result(fds[0])
             case "spawned":
-                self._workers[message["worker"]].be_ready()
+                self._workers[message["worker"]].be_housed()
             case "failed":
                 self._on_failed(message["worker"], message["text"])
             case "exited":
@@ -337,7 +339,7 @@ class Cell:
             return
         worker.exited = True
         code = os.waitstatus_to_exitcode(status)
-        if not worker.born.done():
+        if worker.is_coming:
             self._on_failed(worker_id, f"it ended ({code}) while it was made")
         elif not worker.born.exception():
             # After the step in which the task that awaits `spawn` gets its worker.
@@ -353,6 +355,52 @@ class Cell:
         if worker.gone is not None:
             # In the order of calls, so that on_exit comes first.
             self._loop.call_soon(worker.gone.set_result, None)
+
+    # -- workers ahead ----------------------------------------------------------------------------------------------
+
+    async def _prepare(self) -> Prepared:
+        """Fork a worker that can go into any sandbox, and limit its memory. Raises EngineUnavailable."""
+        channel = self._running_channel()
+        worker_id = next(self._worker_ids)
+        try:
+            ends = WorkerEnds.make()
+        except OSError as error:
+            raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
+        worker = self._workers[worker_id] = HostedWorker(self._loop.create_future())
+        try:
+            channel.send({"op": "prepare", "worker": worker_id}, ends.theirs)
+            pidfd = await asyncio.shield(worker.born)
+            prepared = Prepared(worker_id, worker, ends, pidfd, pid_of(pidfd))
+        except BaseException:
+            ends.close_ours()
+            self._abandon(worker_id, worker)
+            raise
+        finally:
+            ends.close_theirs()
+        try:
+            await self.memory.admit(self._tag(worker_id), prepared.pid)
+        except OSError as error:
+            self._discard(prepared)
+            raise EngineUnavailable(f"The memory of a new context cannot be limited: {error}.") from error
+        except BaseException:
+            self._discard(prepared)
+            raise
+        return prepared
+
+    async def _take_prepared(self) -> Prepared:
+        while (prepared := await self._spares.take()).worker.exited:
+            self._discard(prepared)
+        return prepared
+
+    def _discard(self, prepared: Prepared) -> None:
+        prepared.close()
+        self.memory.release(self._tag(prepared.worker_id))
+        prepared.worker.on_exit = lambda _: None
+        if prepared.worker_id in self._workers:
+            self._ask_to_destroy(prepared.worker_id, prepared.worker)
+
+    def _tag(self, worker_id: int) -> int:
+        return self._first_tag + worker_id
 
     # -- small steps ------------------------------------------------------------------------------------------------
 

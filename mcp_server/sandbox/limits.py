@@ -7,14 +7,14 @@ looks at the context's processes while there is something to look at.
 The engine drives a keeper so:
 
     keeper = memory_keeper(Ceilings(…), on_exceeded)   once
-    keeper.admit(tag, pid)         a worker was forked and has not yet run foreign code
+    await keeper.admit(tag, pid)   a worker was forked and has not yet run foreign code
     keeper.busy(tag)               a run begins
     keeper.idle(tag)               it ended
     keeper.excess(tag)             the worker was killed by a SIGKILL that the engine did not send: for what?
     keeper.release(tag)            nothing of the context is left
     keeper.close()
 
-`tag` is the context's tag, which all its processes carry. Methods belong to one event loop and do not wait.
+`tag` is the context's tag, which all its processes carry. Methods belong to one event loop; `admit` alone waits.
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ class MemoryKeeper(Protocol):
     @property
     def name(self) -> str: ...
 
-    def admit(self, tag: int, pid: int) -> None:
-        """Take a context in. Raises OSError where it cannot be limited; it must then not run anything."""
+    async def admit(self, tag: int, pid: int) -> None:
+        """Take a context in. Raises OSError where it cannot be limited; it must then not run anything.
+
+        Where this is cancelled the context may be in or not: release it.
+        """
 
     def busy(self, tag: int) -> None: ...
 
@@ -101,7 +104,7 @@ class Unlimited:
 
     name = "none"
 
-    def admit(self, tag: int, pid: int) -> None:
+    async def admit(self, tag: int, pid: int) -> None:
         """Anything may come."""
 
     def busy(self, tag: int) -> None:
@@ -134,11 +137,12 @@ class GroupKeeper:
     def name(self) -> str:
         return f"cgroup v{self._parent.version}"
 
-    def admit(self, tag: int, pid: int) -> None:
+    async def admit(self, tag: int, pid: int) -> None:
         group = cgroups.make(self._parent, str(tag), self._ceilings.memory_bytes, self._ceilings.processes)
         self._groups[tag] = group
         try:
-            group.attach(pid)
+            # The kernel lets all processors pass by before it moves a process, which takes 8 ms and more.
+            await asyncio.to_thread(group.attach, pid)
         except OSError:
             self.release(tag)
             raise
@@ -194,7 +198,7 @@ class Watchdog:
     def name(self) -> str:
         return "watchdog"
 
-    def admit(self, tag: int, pid: int) -> None:
+    async def admit(self, tag: int, pid: int) -> None:
         """A tag is all that it needs."""
 
     def busy(self, tag: int) -> None:

@@ -76,7 +76,8 @@ class CellPlan:
     ``python`` is the interpreter of the contexts; a venv's is named by its own path, unresolved. ``state_dir`` is where
     tiers without a view of files of their own keep sandboxes' files; it is made when missing, for this user alone.
     ``environment`` is all that the interpreter finds in ``os.environ``, but HOME. ``preload`` are modules to import
-    before the first context; missing ones are reported, not fatal. ``spare_rooms`` are kept ready for new contexts.
+    before the first context; missing ones are reported, not fatal. ``spare_workers`` wait for new
+    contexts, each in a room of its own where there are rooms, and ``spare_rooms`` beyond them wait for workers.
     """
 
     python: str
@@ -86,6 +87,7 @@ class CellPlan:
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"PATH": SYSTEM_PATH}))
     limits: Limits = Limits()
     workspace: Workspace | None = None
+    spare_workers: int = 2
     spare_rooms: int = 2
     start_timeout_s: float = 60.0
 

@@ -42,35 +42,52 @@ class Spawned:
 class HostedWorker:
     """A worker in the cell's books.
 
-    ``born`` gives its pidfd once it is ready for foreign code; till then ``pidfd`` keeps that. ``gone`` exists once its
-    end was asked for, and is done when all that it started is gone.
+    ``born`` gives its pidfd, once it waits for a sandbox. ``housed`` exists once it was given one, and is done when
+    it is there, sealed. ``gone`` exists once its end was asked for, and is done when all that it started is gone.
     """
 
-    sandbox: str
-    on_exit: Callable[[WorkerExit], None]
     born: asyncio.Future[int]
-    pidfd: int | None = None
+    on_exit: Callable[[WorkerExit], None] = lambda _: None
+    sandbox: str = ""
+    housed: asyncio.Future[None] | None = None
     exited: bool = False
     gone: asyncio.Future[None] | None = None
 
-    def be_ready(self) -> None:
-        if self.pidfd is not None and not self.born.done():
-            self.born.set_result(self.pidfd)
-            self.pidfd = None
+    @property
+    def is_coming(self) -> bool:
+        """Whether somebody waits for it to be born or housed."""
+        return not self.born.done() or (self.housed is not None and not self.housed.done())
+
+    def be_housed(self) -> None:
+        if self.housed is not None and not self.housed.done():
+            self.housed.set_result(None)
 
     def refuse(self, text: str) -> None:
         """Nothing will come of this worker, where it is not ready already."""
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None
-        if not self.born.done():
-            self.born.set_exception(EngineUnavailable(text))
-            self.born.exception()  # whoever waits may have been cancelled
+        for coming in (self.born, self.housed):
+            if coming is not None and not coming.done():
+                coming.set_exception(EngineUnavailable(text))
+                coming.exception()  # whoever waits may have been cancelled
 
     def abandon(self) -> None:
         """Nobody wants it any more: its exit is not reported, and its descriptor is closed when it comes."""
         self.on_exit = lambda _: None
         self.born.add_done_callback(_close_result)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A worker that belongs to no sandbox yet. What it holds is the caller's, as in `Spawned`."""
+
+    worker_id: int
+    worker: HostedWorker
+    ends: WorkerEnds
+    pidfd: int
+    pid: int
+
+    def close(self) -> None:
+        self.ends.close_ours()
+        os.close(self.pidfd)
 
 
 @dataclass(slots=True)

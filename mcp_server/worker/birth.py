@@ -1,4 +1,7 @@
-"""The first steps of a worker: from a fork of the zygote to a process that may run user code."""
+"""The first steps of a worker: from a fork of the zygote to a process that may run user code.
+
+They come in two parts: until it waits, fit for any sandbox; and from the moment that it is given one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT
 
 
 class Order:
-    """A worker as the host asked for it: its number and tag, its sandbox, and its ends of socket and pipes.
+    """A worker as the host asked for it: its number and tag, its ends of socket and pipes, and in time its sandbox.
 
     `writable` and `readable` are paths of its own, for Landlock.
     """
@@ -28,9 +31,9 @@ class Order:
     def __init__(self, message: Dict[str, Any], plan: Dict[str, Any], fds: List[int], report: socket.socket) -> None:
         self.worker: int = message["worker"]
         self.tag: int = plan["first_tag"] + self.worker
-        self.sandbox: str = message["sandbox"]
-        self.directory: str = message["directory"]
-        self.outputs: str = message["outputs"]
+        self.sandbox = ""
+        self.directory = ""
+        self.outputs = ""
         self.writable: List[str] = []
         self.readable: List[str] = []
         self.plan = plan
@@ -42,6 +45,12 @@ class Order:
             os.close(fd)
         self.fds = []
 
+    def place(self, message: Dict[str, Any]) -> None:
+        """Note where it shall live."""
+        self.sandbox = message["sandbox"]
+        self.directory = message["directory"]
+        self.outputs = message["outputs"]
+
     def enter(self, work: str) -> None:
         """In the worker: take the sandbox's directory, as it is seen here, for home and its part of it for cwd."""
         os.environ["HOME"] = work
@@ -50,21 +59,31 @@ class Order:
         os.chdir(place)
 
 
-def become_worker(order: Order, enter: Callable[[], None]) -> NoReturn:
-    """Go through `enter`, seal the process, tell the host, and run the worker's loop. Never returns.
+MoveIn = Callable[[Dict[str, Any], List[int]], None]
+"""Takes the message that places a worker, and the descriptors with it, which are its own to close."""
 
-    A step that fails is told to the host instead, and the process ends.
+
+def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], None], move_in: MoveIn) -> NoReturn:
+    """`arrive`, wait at `housing` for a sandbox, `move_in`, seal the process, run the worker's loop. Never returns.
+
+    A step that fails is told to the host, and the process ends.
     """
     try:
         os.setsid()
         _reset_signals()
         os.umask(0o022)
-        enter()
-        _introduce(order)
-        control = _arrange_descriptors(order)
+        arrive()
+        control = _arrange_descriptors(order, housing)
         for name in THREAD_VARIABLES:
             os.environ.pop(name, None)
         tags.wear(order.tag)
+        _introduce(order)
+        message, fds = packets.receive(housing)
+        if message is None:  # the zygote has no use for it
+            os._exit(0)
+        housing.close()
+        order.place(message)
+        move_in(message, fds)
         confine.seal(_seal_plan(order))
         packets.send(order.report, {"op": "spawned", "worker": order.worker})
         order.report.close()
@@ -78,8 +97,10 @@ def become_worker(order: Order, enter: Callable[[], None]) -> NoReturn:
 
 
 def _introduce(order: Order) -> None:
-    """Give the host a pidfd, while the zygote's limit of descriptors holds: how many are on their way is counted per
-    user, and other contexts of the same user may have many under way.
+    """Give the host a pidfd: the process waits from here on.
+
+    The zygote's limit of descriptors still holds: how many are on their way is counted per user, and other contexts of
+    the same user may have many under way.
     """
     pidfd = os.pidfd_open(os.getpid())
     packets.send(order.report, {"op": "born", "worker": order.worker}, [pidfd])
@@ -95,7 +116,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _arrange_descriptors(order: Order) -> socket.socket:
+def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
     """Standard streams on 0 to 2, the control socket as far up as the limit allows, the rest closed."""
     control, stdout, stderr = order.fds
     null = os.open("/dev/null", os.O_RDONLY)
@@ -104,7 +125,7 @@ def _arrange_descriptors(order: Order) -> socket.socket:
     # User code that closes "all" descriptors means the low ones.
     open_files = min(order.plan["rlimits"].get("NOFILE", 1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, open_files - 1)
-    linux.close_all_fds_but((0, 1, 2, high, order.report.fileno()))
+    linux.close_all_fds_but((0, 1, 2, high, housing.fileno(), order.report.fileno()))
     return socket.socket(fileno=high)
 
 

@@ -125,17 +125,17 @@ def _header(raw: bytes) -> dict[str, Any]:
 #
 #     host → builder  {"op": "build", …plan}                                     once; it then becomes the zygote
 #     host → zygote   {"op": "begin", …plan}                                     once, first
-#                     {"op": "spawn", "worker": int, "sandbox": str, "directory": str}
-#                                                        + control socket, stdout, stderr: the worker's ends
+#                     {"op": "prepare", "worker": int}   + control socket, stdout, stderr: the worker's ends
+#                     {"op": "house", "worker": int, "sandbox": str, "outputs": str, "directory": str}
 #                     {"op": "destroy", "worker": int}
 #                     {"op": "reach", "sandbox": str}
 #                     {"op": "forget", "sandbox": str}                           its workers are destroyed already
 #     zygote → host   {"op": "alive"}                    first                   + pidfd of the zygote
 #                     {"op": "outputs"}                  before ready            + directory for outputs of runs
 #                     {"op": "ready", …facts}            answers begin
-#                     {"op": "born", "worker": int}      before it is sealed     + pidfd of the worker
-#                     {"op": "spawned", "worker": int}   answers spawn
-#                     {"op": "failed", "worker": int | null, "text": str}        answers spawn, or begin (null)
+#                     {"op": "born", "worker": int}      answers prepare         + pidfd of the worker
+#                     {"op": "spawned", "worker": int}   answers house: it is sealed, and takes frames
+#                     {"op": "failed", "worker": int | null, "text": str}        answers prepare, house, begin (null)
 #                     {"op": "exited", "worker": int, "status": int}             a wait status, as soon as it is known
 #                     {"op": "destroyed", "worker": int, "survivors": int}       answers destroy
 #                     {"op": "reached", "sandbox": str, "text": str}             + directory, where text is empty

@@ -41,21 +41,25 @@ class Plain:
         os.mkdir(self._outputs)
         self._zygote.offer_outputs(self._outputs)
 
-    def spawn(self, order: "Order") -> None:
+    def prepare(self, order: "Order") -> None:
+        """Fork a worker that waits for a sandbox."""
         zygote = os.getpid()
 
-        def enter() -> None:
+        def arrive() -> None:
             linux.die_with_parent(signal.SIGKILL)
             if os.getppid() != zygote:  # it died before that was armed
                 os._exit(1)
-            self._move_in(order)
 
         try:
-            self._zygote.fork_worker(order, enter)
+            self._zygote.fork_worker(order, arrive, lambda _message, _fds: self._move_in(order))
         except OSError as error:
             self._zygote.say_failed(order.worker, "fork: %s" % error.strerror)
         finally:
             order.close()
+
+    def house(self, message: Dict[str, Any]) -> None:
+        """Let a worker that waits move into a sandbox."""
+        self._zygote.place_worker(message)
 
     def _move_in(self, order: "Order") -> None:
         work = self._make_work(order.sandbox)

@@ -1,7 +1,8 @@
 """Workers in rooms: the zygote's side of the tier with namespaces.
 
 A sandbox's files are a tmpfs of limited size, mounted once in the cell, and again at /work of each of its rooms when a
-worker moves in: rooms are built ahead, when nobody knows yet for whom.
+worker moves in: rooms are built, and workers wait in them, ahead, when nobody knows yet for whom. A worker that waits
+has run nothing but our own code. It still may mount and change its user, and gives that up before it is handed over.
 """
 
 from __future__ import annotations
@@ -77,9 +78,26 @@ class Rooms:
         self._zygote.on_readable(self._nursery.fileno(), self._on_nursery)
         self._replenish(self._plan["spare_rooms"])
 
-    def spawn(self, order: "Order") -> None:
+    def prepare(self, order: "Order") -> None:
+        """Have a worker wait for a sandbox, in a room."""
         self._waiting.append(order)
         self._advance()
+
+    def house(self, message: Dict[str, Any]) -> None:
+        """Give a worker that waits the mounts of its sandbox. Raises OSError."""
+        sandbox = self._sandbox(message["sandbox"])
+        uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
+        trees = [linux.open_tree(sandbox.work)]
+        try:
+            outputs = os.path.join(view.OUTPUTS_DIR, message["sandbox"], message["outputs"])
+            if message["outputs"] and os.path.isdir(outputs):
+                trees.append(linux.open_tree(outputs))
+                linux.mount_setattr("", view.READ_ONLY, dir_fd=trees[-1])
+            room = self._room_of[message["worker"]]
+            self._zygote.place_worker({**message, "uid": uid}, [room.first, *trees])
+        finally:
+            for tree in trees:
+                os.close(tree)
 
     def destroy(self, worker: int) -> None:
         waiting = [order for order in self._waiting if order.worker == worker]
@@ -115,7 +133,7 @@ class Rooms:
         while self._waiting and self._spare:
             order, room = self._waiting.popleft(), self._spare.popleft()
             try:
-                self._house(order, room)
+                self._occupy(order, room)
             except OSError as error:
                 self._zygote.say_failed(order.worker, str(error))
                 room.kill()
@@ -123,13 +141,14 @@ class Rooms:
                 order.close()
         self._replenish(self._plan["spare_rooms"])
 
-    def _house(self, order: "Order", room: Room) -> None:
-        sandbox = self._sandbox(order.sandbox)
+    def _occupy(self, order: "Order", room: Room) -> None:
         room.workers.add(order.worker)
         self._room_of[order.worker] = room
         linux.setns(room.first, linux.CLONE_NEWPID)
         try:
-            self._zygote.fork_worker(order, lambda: self._move_in(order, room, sandbox))
+            self._zygote.fork_worker(
+                order, lambda: self._arrive(room), lambda message, fds: self._move_in(order, message["uid"], fds)
+            )
         finally:
             linux.setns(self._home, linux.CLONE_NEWPID)
 
@@ -152,24 +171,22 @@ class Rooms:
         linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
         return Sandbox(work, uid)
 
-    def _move_in(self, order: "Order", room: Room, sandbox: Sandbox) -> None:
-        """The worker's steps into its room. The order counts: each gives up what the ones before it needed."""
-        trees = [(WORK, linux.open_tree(sandbox.work))]
-        outputs = os.path.join(view.OUTPUTS_DIR, order.sandbox, order.outputs)
-        if order.outputs and os.path.isdir(outputs):
-            tree = linux.open_tree(outputs)
-            linux.mount_setattr("", view.READ_ONLY, dir_fd=tree)
-            trees.append((OUTPUTS, tree))
+    def _arrive(self, room: Room) -> None:
+        """The worker's steps into its room."""
         linux.setns(room.first, _JOINED)
-        for path, tree in trees:
-            view.attach(tree, path)
-        uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
-        _write_users(uid)
         if self._plan["first_uid"]:
             os.setgroups([])
             linux.drop_bounding_set()
-        else:
-            linux.setns(room.first, linux.CLONE_NEWUSER)
+
+    def _move_in(self, order: "Order", uid: int, fds: List[int]) -> None:
+        """Its steps into a sandbox. The order counts: each gives up what the ones before it needed."""
+        first, *trees = fds
+        for path, tree in zip((WORK, OUTPUTS), trees):  # noqa: B905  (a newer Python's argument; the second may be missing)
+            view.attach(tree, path)
+        _write_users(uid)
+        if not self._plan["first_uid"]:
+            linux.setns(first, linux.CLONE_NEWUSER)
+        os.close(first)
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         order.enter(WORK)
@@ -210,8 +227,8 @@ class Rooms:
 
 def _write_users(uid: int) -> None:
     for path, text in (
-        ("/run/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:%d:%d::/work:/bin/sh\n" % (uid, uid)),
-        ("/run/group", "root:x:0:\nuser:x:%d:\n" % uid),
+        ("/run/passwd", b"root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:%d:%d::/work:/bin/sh\n" % (uid, uid)),
+        ("/run/group", b"root:x:0:\nuser:x:%d:\n" % uid),
     ):
-        with open(path, "w", encoding="ascii") as file:
+        with open(path, "wb", buffering=0) as file:
             file.write(text)

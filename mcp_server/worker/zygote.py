@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Union
 
-from . import birth, linux, nursery, packets, preload, reaping, tags
+from . import birth, confine, linux, nursery, packets, preload, reaping, tags
 from .plain import Plain
 from .rooms import WORK, Rooms
 
@@ -37,6 +37,8 @@ def main(control_fd: str) -> NoReturn:
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
     with preload.passing_home(WORK) if plan["rooms"] else contextlib.nullcontext():
         facts = preload.warm(plan["preload"])
+    if plan["seccomp"] is not None:
+        confine.read_program(plan["seccomp"])  # once, not in each worker
     zygote = Zygote(control, plan, room_builder)
     zygote.open()
     packets.send(control, {"op": "ready", **facts})
@@ -50,6 +52,7 @@ class Zygote:
         self._control = control
         self._plan = plan
         self._worker_of: Dict[int, int] = {}
+        self._homeless: Dict[int, socket.socket] = {}
         self._poll = select.poll()
         self._handlers: Dict[int, Callable[[], None]] = {}
         self._housing: Union[Plain, Rooms] = Rooms(self, plan, room_builder) if room_builder else Plain(self, plan)
@@ -82,13 +85,22 @@ class Zygote:
         self._poll.unregister(fd)
         del self._handlers[fd]
 
-    def fork_worker(self, order: birth.Order, enter: Callable[[], None]) -> None:
+    def fork_worker(self, order: birth.Order, arrive: Callable[[], None], move_in: birth.MoveIn) -> None:
         """Raises OSError where fork fails; whatever goes wrong later, the worker itself says."""
-        pid = os.fork()
-        if pid == 0:
-            birth.become_worker(order, enter)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = os.fork()
+            if pid == 0:
+                birth.become_worker(order, theirs, arrive, move_in)
         self._worker_of[pid] = order.worker
+        self._homeless[order.worker] = ours
         tags.wear(order.tag, pid)  # it does so itself too, but may be destroyed before
+
+    def place_worker(self, message: Dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Let a worker that waits move in. It may have ended: the host hears of that by itself."""
+        with self._homeless.pop(message["worker"]) as housing:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                packets.send(housing, message, fds)
 
     def destroy_tagged(self, worker: int) -> None:
         wanted: int = self._plan["first_tag"] + worker
@@ -98,6 +110,8 @@ class Zygote:
         for pid, status in reaping.reap_children():
             worker = self._worker_of.pop(pid, None)
             if worker is not None:
+                if worker in self._homeless:
+                    self._homeless.pop(worker).close()
                 self._say({"op": "exited", "worker": worker, "status": status})
 
     def say_failed(self, worker: int, text: str) -> None:
@@ -124,14 +138,25 @@ class Zygote:
         message, fds = packets.receive(self._control)
         if message is None:
             self._end()
-        elif message["op"] == "spawn":
-            self._housing.spawn(birth.Order(message, self._plan, fds, self._control))
+        elif message["op"] == "prepare":
+            self._housing.prepare(birth.Order(message, self._plan, fds, self._control))
+        elif message["op"] == "house":
+            self._house(message)
         elif message["op"] == "destroy":
             self._housing.destroy(message["worker"])
         elif message["op"] == "reach":
             self._reach(message["sandbox"])
         elif message["op"] == "forget":
             self._forget(message["sandbox"])
+
+    def _house(self, message: Dict[str, Any]) -> None:
+        if message["worker"] not in self._homeless:
+            self.say_failed(message["worker"], "it has ended")
+            return
+        try:
+            self._housing.house(message)
+        except OSError as error:
+            self.say_failed(message["worker"], str(error))
 
     def _reach(self, sandbox: str) -> None:
         answer = {"op": "reached", "sandbox": sandbox, "text": ""}

@@ -17,7 +17,7 @@ from tests.bench import Bench, Listener
 
 @pytest.fixture
 async def local_engine(tmp_path: Path) -> AsyncIterator[LocalEngine]:
-    plan = CellPlan(python=sys.executable, state_dir=str(tmp_path / "state"))
+    plan = CellPlan(sys.executable, str(tmp_path / "state"), spare_workers=0)  # tests count descriptors
     engine = LocalEngine(lambda: Cell(plan), EngineCapabilities("local", plan.tier))
     await engine.start()
     yield engine

@@ -159,7 +159,7 @@ def test_many_workers_at_once_are_told_apart(perform: Perform) -> None:
 
 def test_a_cancelled_spawn_leaves_no_worker(perform: Perform) -> None:
     async def scene(stage: Stage) -> None:
-        async with stage.cell(spare_rooms=0) as cell:
+        async with stage.cell(spare_workers=0, spare_rooms=0) as cell:
             kept = await enter(cell)
             open_before = len(os.listdir("/proc/self/fd"))
             spawning = [asyncio.create_task(enter(cell)) for _ in range(5)]
@@ -258,7 +258,7 @@ def test_a_deleted_sandbox_takes_its_files_and_workers_with_it(perform: Perform)
 
 def test_a_hundred_workers_leave_nothing(perform: Perform) -> None:
     async def scene(stage: Stage) -> None:
-        async with stage.cell() as cell:
+        async with stage.cell(spare_workers=0) as cell:
 
             async def live(number: int) -> None:
                 worker = await enter(cell, f"sandbox {number}")

@@ -117,7 +117,7 @@ async def test_a_bomb_in_one_process_is_killed_for_memory(
     keeper: MemoryKeeper, make_context: Callable[[str], Context]
 ) -> None:
     context = make_context(BOMB)
-    keeper.admit(TAG, context.pid)
+    await keeper.admit(TAG, context.pid)
     keeper.busy(TAG)
     assert keeper.excess(TAG) is None
     context.go()
@@ -144,7 +144,7 @@ async def test_the_watchdog_ends_a_bomb_over_many_children(make_context: Callabl
 async def test_a_cgroup_bounds_children_together(make_context: Callable[[str], Context]) -> None:
     keeper = group_keeper()
     context = make_context(CHILDREN_TOO_LARGE_TOGETHER + "os.wait()\nprint('a child', flush=True)\nsignal.pause()")
-    keeper.admit(TAG, context.pid)
+    await keeper.admit(TAG, context.pid)
     keeper.busy(TAG)
     context.go()
     assert await asyncio.to_thread(context.read_line) == b"a child\n"
@@ -175,7 +175,7 @@ async def test_a_crash_and_an_ordinary_kill_are_not_taken_for_memory(
     keeper: MemoryKeeper, make_context: Callable[[str], Context]
 ) -> None:
     context = make_context("import os\nos.kill(os.getpid(), 9)")
-    keeper.admit(TAG, context.pid)
+    await keeper.admit(TAG, context.pid)
     keeper.busy(TAG)
     context.go()
     assert await context.wait() == -9
@@ -265,12 +265,18 @@ async def test_one_context_over_its_ceiling_leaves_the_others_alone() -> None:
     assert not keeper.looking
 
 
-def test_a_cgroup_is_gone_when_its_context_is() -> None:
+def waiting_process() -> subprocess.Popen[bytes]:
+    """Ends when it is given a line."""
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+@pytest.mark.anyio
+async def test_a_cgroup_is_gone_when_its_context_is() -> None:
     keeper = group_keeper()
     parent = cgroups.find_parent()
     before = set(os.listdir(parent.memory))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        keeper.admit(TAG, process.pid)
+    with waiting_process() as process:
+        await keeper.admit(TAG, process.pid)
         keeper.busy(TAG)
         assert len(set(os.listdir(parent.memory)) - before) == 1
         process.communicate(b"\n")
@@ -278,12 +284,13 @@ def test_a_cgroup_is_gone_when_its_context_is() -> None:
     assert set(os.listdir(parent.memory)) == before
 
 
-def test_a_group_whose_processes_are_still_dying_is_removed_with_the_next() -> None:
+@pytest.mark.anyio
+async def test_a_group_whose_processes_are_still_dying_is_removed_with_the_next() -> None:
     keeper = group_keeper()
     parent = cgroups.find_parent()
     before = set(os.listdir(parent.memory))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        keeper.admit(TAG, process.pid)
+    with waiting_process() as process:
+        await keeper.admit(TAG, process.pid)
         keeper.release(TAG)
         assert len(set(os.listdir(parent.memory)) - before) == 1
         process.communicate(b"\n")
