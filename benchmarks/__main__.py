@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from benchmarks import contexts, machine, memory, output, results, runs, startup
+from benchmarks import contexts, machine, memory, output, results, runs, startup, toolbox
 from benchmarks.effort import Effort
 from benchmarks.engines import settings
 from benchmarks.results import Section
@@ -42,6 +42,8 @@ BENCHES: Mapping[str, Callable[[Effort], Awaitable[Section]]] = {
     "shaping": output.shaped,
     "crowd": memory.crowd,
     "startup": startup.cold,
+    "toolbox": toolbox.runs,
+    "toolbox-streaming": toolbox.throughput,
 }
 
 

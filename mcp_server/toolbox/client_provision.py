@@ -17,20 +17,25 @@ LOCAL_URL = "http://localhost"
 
 
 class Provision:
-    """A sandbox at a server, blocking: one of its own, or with ``sandbox_id`` one that is there already, and stays."""
+    """A sandbox at a server, blocking: one of its own, or with ``sandbox_id`` one that is there already, and stays.
 
-    def __init__(self, api: Address, sandbox_id: str | None = None, server: LocalServer | None = None) -> None:
+    For ``mux`` see `InterpreterApi`.
+    """
+
+    def __init__(
+        self, api: Address, sandbox_id: str | None = None, server: LocalServer | None = None, *, mux: bool = True
+    ) -> None:
         self._api = SandboxApi(api)
         self._wanted_id = sandbox_id
         self._server = server
         self._lock = Lock()
         self._remote: RemoteSandbox | None = None
         self._released = False
-        self.interpreter_api = InterpreterApi(api.url, api.token, unix_socket=api.unix_socket or None)
+        self.interpreter_api = InterpreterApi.at(api, mux=mux)
 
     @classmethod
-    def at(cls, url: str, token: str | None, sandbox_id: str | None = None) -> Provision:
-        return cls(main_api(url, token), sandbox_id)
+    def at(cls, url: str, token: str | None, sandbox_id: str | None = None, *, mux: bool = True) -> Provision:
+        return cls(main_api(url, token), sandbox_id, mux=mux)
 
     @classmethod
     def local(cls) -> Provision:
@@ -83,18 +88,20 @@ class Provision:
 class AsyncProvision:
     """`Provision` for asyncio. Belongs to one event loop."""
 
-    def __init__(self, api: Address, sandbox_id: str | None = None, server: LocalServer | None = None) -> None:
+    def __init__(
+        self, api: Address, sandbox_id: str | None = None, server: LocalServer | None = None, *, mux: bool = True
+    ) -> None:
         self._api = AsyncSandboxApi(api)
         self._wanted_id = sandbox_id
         self._server = server
         self._lock = asyncio.Lock()
         self._remote: RemoteSandbox | None = None
         self._released = False
-        self.interpreter_api = AsyncInterpreterApi(api.url, api.token, unix_socket=api.unix_socket or None)
+        self.interpreter_api = AsyncInterpreterApi.at(api, mux=mux)
 
     @classmethod
-    def at(cls, url: str, token: str | None, sandbox_id: str | None = None) -> AsyncProvision:
-        return cls(main_api(url, token), sandbox_id)
+    def at(cls, url: str, token: str | None, sandbox_id: str | None = None, *, mux: bool = True) -> AsyncProvision:
+        return cls(main_api(url, token), sandbox_id, mux=mux)
 
     @classmethod
     def local(cls) -> AsyncProvision:
