@@ -30,7 +30,7 @@ demo: $(VENV)/.data
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
