@@ -52,6 +52,7 @@ EVENTS = MappingProxyType(
         "server.stopping": "the server was told to stop, or its client went away",
         "service.closed": "every context has ended",
         "service.started": "the engine is ready",
+        "spares.missing": "contexts could not be kept ready; new ones take longer",
         "toolbox.call_failed": "a call of the toolbox door met a fault of the server's",
         "worker.died_idle": "a context's interpreter ended between runs",
     }
