@@ -19,6 +19,7 @@ from mcp_server.engine.scripted import ScriptedEngine
 from mcp_server.errors import EngineUnavailable, InvalidArgument, SetupFailed, UnknownContext
 from mcp_server.model import Chunk, ContextSpec, OutputChunk, RunRequest, State, Status
 from mcp_server.service import Service
+from mcp_server.toolbox import client_engine
 from mcp_server.toolbox.client_engine import ToolboxEngine
 from mcp_server.toolbox.client_lines import PLAIN_GAPS
 from mcp_server.toolbox.server import toolbox_app
@@ -175,8 +176,25 @@ async def test_a_server_that_is_not_there_or_wants_another_token_is_a_failed_set
             assert await context_of(engine)
 
 
-async def test_mcp_is_served_over_a_toolbox_that_runs_elsewhere(server: ToolboxServer) -> None:
-    async with Client(stdio_parameters("--engine", "toolbox", "--url", server.url)) as client:
+async def test_a_server_is_told_that_its_sandboxes_are_in_use(
+    server: ToolboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def activity() -> str:
+        items = server.request("GET", "/api/sandbox").json()["items"]
+        return max(str(item["lastActivityAt"]) for item in items)
+
+    monkeypatch.setattr(client_engine, "KEEP_ALIVE_S", 0.05)
+    async with started(server.url) as engine:
+        await context_of(engine)
+        at_first = activity()
+        async with asyncio.timeout(BOUND_S):
+            while activity() == at_first:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("kind", ["toolbox", "daytona"])
+async def test_mcp_is_served_over_a_toolbox_that_runs_elsewhere(server: ToolboxServer, kind: str) -> None:
+    async with Client(stdio_parameters("--engine", kind, "--url", f"{server.url}/api")) as client:
         await client.call_tool("run_code", {"code": "x = 6 * 7"})
         result = await client.call_tool("run_code", {"code": "print('out'); x"})
         text = result.content[0].text  # type: ignore[union-attr]  # reports begin with text
