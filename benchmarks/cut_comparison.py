@@ -146,8 +146,8 @@ PROLOGUE = """# How output is cut
 <!-- Written by benchmarks/cut_comparison.py --write; change it there. -->
 
 One log of {megabytes:.1f} MB and {lines:,} lines: a start, a progress bar, orders, **a failure in the middle**, more
-orders and a summary at the end. It is cut by this server's report and by rules that other agents publish (the rule alone: what an
-agent may do beside it is not counted). A fact survives where the text that the model reads contains it.
+orders and a summary at the end. It is cut by this server's report and by rules that other agents publish (the rule
+alone: what an agent may do beside it is not counted). A fact survives where the text that the model reads contains it.
 
 """
 

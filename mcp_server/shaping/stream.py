@@ -12,7 +12,7 @@ import codecs
 from dataclasses import dataclass
 
 from mcp_server.shaping.folding import RowFolder
-from mcp_server.shaping.graphemes import cut_at_or_before
+from mcp_server.shaping.graphemes import MAX_CLUSTER, cut_at_or_after, cut_at_or_before, is_flag_half
 from mcp_server.shaping.lines import LineLimits, Row, shape_line
 from mcp_server.shaping.notable import FailureSearch
 from mcp_server.shaping.terminal import Terminal
@@ -26,8 +26,8 @@ LAST_LINE_CHARS = 200
 
 _LAST_LINE_BYTES = 4096
 
-_KEPT_BYTES_PER_CHAR = 4
-"""UTF-8 takes at most four bytes for a character."""
+_KEPT_BYTES_WIDE = 3 * 1024 * 1024
+"""UTF-8 takes up to four bytes for a character. A very large window is kept whole for text of one byte each."""
 
 _KEPT_BYTES_EXTRA = 16 * 1024
 """So that escape sequences and redrawn lines, which show little, still leave something of the end."""
@@ -57,7 +57,7 @@ class StreamShaper:
     def __init__(self, window_chars: int) -> None:
         self._window_chars = window_chars
         self._limits = LineLimits.for_window(window_chars)
-        self._kept_bytes = _KEPT_BYTES_PER_CHAR * window_chars + _KEPT_BYTES_EXTRA
+        self._kept_bytes = window_chars + min(3 * window_chars, _KEPT_BYTES_WIDE) + _KEPT_BYTES_EXTRA
         self._decoder = _new_decoder()
         self._recent = _Recent(self._kept_bytes)
         self._total_bytes = 0
@@ -105,7 +105,7 @@ class StreamShaper:
 
     def _begin_window(self, unfinished: str) -> None:
         self._folder = RowFolder(self._limits, self._window_chars)
-        self._terminal = Terminal(self._folder, unfinished, self._limits.redrawn_line)
+        self._terminal = Terminal(self._folder, unfinished, self._limits.redrawn_line, bounded=True)
         self._middle = None
         self._chars = len(unfinished)
         self._newlines = 0
@@ -220,24 +220,31 @@ def _chars(rows: tuple[Row, ...]) -> int:
 def _clean_start(raw: bytes) -> int:
     """Where to begin in bytes that were cut out of a stream: after a newline, else where a line is redrawn.
 
-    Not further than half way, or a long last line would be lost: then where a character begins.
+    Not further than half way, or a long last line would be lost: then where a character begins that does not belong to
+    one before it. Of flags, which go in pairs, none is begun with: nobody knows which half would be the first.
     """
     for sign in (b"\n", b"\r"):
         place = raw.find(sign, 0, len(raw) // 2)
         if place >= 0:
             return place + 1
-    return next((index for index, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), min(4, len(raw)))
+    start = next((index for index, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), min(4, len(raw)))
+    beginning = raw[start : start + 8 * MAX_CLUSTER]
+    text = beginning.decode("utf-8", "replace")
+    chars = cut_at_or_after(text, 1)
+    while chars < len(text) and is_flag_half(text[chars]):
+        chars += 1
+    return start + _bytes_for((b"", 0), beginning, chars)
 
 
 def _bytes_for(state: tuple[bytes, int], data: bytes, chars: int) -> int:
-    """How many bytes of `data` it takes, with the decoder in `state`, to decode the first `chars` characters."""
+    """Where in `data` the first `chars` characters end, for a decoder that was in `state` before it."""
     low, high = 0, len(data)
     decoder = _new_decoder()
     while low < high:
-        middle = (low + high) // 2
+        middle = (low + high + 1) // 2
         decoder.setstate(state)
-        if len(decoder.decode(data[:middle])) < chars:
-            low = middle + 1
+        if len(decoder.decode(data[:middle], True)) <= chars:
+            low = middle
         else:
-            high = middle
+            high = middle - 1
     return low

@@ -10,6 +10,7 @@ A terminal of endless width and `SCREEN_ROWS` rows: what scrolls off its top is 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Protocol
 
@@ -60,10 +61,13 @@ class LineSink(Protocol):
 class Terminal:
     """`unfinished` is the beginning of an escape sequence that the text before this one left open.
 
-    `full` is set where reading stopped: at a fresh line once the sink was full, or where the work became too much.
+    `full` is set where reading stopped: at a fresh line once the sink was full, or, if the work is `bounded`, where it
+    became too much.
     """
 
-    def __init__(self, sink: LineSink, unfinished: str = "", long_line: int = LONG_LINE) -> None:
+    def __init__(
+        self, sink: LineSink, unfinished: str = "", long_line: int = LONG_LINE, *, bounded: bool = False
+    ) -> None:
         self.full = False
         self.unfinished = unfinished
         self._sink = sink
@@ -74,6 +78,8 @@ class Terminal:
         self._slow: bool | None = False
         self._same = 0
         self._work = 0
+        self._most_work = MAX_WORK if bounded else math.inf
+        self._placed = False
 
     def feed(self, text: str) -> int:
         """Read `text`; returns how many of its characters were taken (all of them, unless `full`)."""
@@ -109,7 +115,7 @@ class Terminal:
             start = control.start() if control else end
             if start > at:
                 at = self._read_plain(text, at, start)
-            elif self._work >= MAX_WORK:
+            elif self._work >= self._most_work:
                 self.full = True
             elif text[at] == "\r":
                 at = self._read_returns(text, at)
@@ -157,10 +163,11 @@ class Terminal:
     def _write(self, text: str) -> None:
         line = self._rows[self._row]
         line.chars += len(text)
-        if not text.isascii():
-            self._work += _WIDE_WORK * len(OTHER_COLUMNS.findall(text))
         if self._slow is None:
-            self._slow = self._column is not None and not line.is_simple()
+            self._placed = self._column is not None
+            self._slow = self._placed and not line.is_simple()
+        if self._placed and not text.isascii():
+            self._work += _WIDE_WORK * len(OTHER_COLUMNS.findall(text))
         if self._slow:
             self._work += _SLOW_WORK * len(text)
         self._column = line.write(text, self._column)
@@ -175,7 +182,7 @@ class Terminal:
             return
         self._count_same(line)
         self._open_line()
-        self.full = self._sink.full or self._work >= MAX_WORK
+        self.full = self._sink.full or self._work >= self._most_work
 
     def _open_line(self) -> None:
         self._rows.append(TerminalLine(self._long_line))
@@ -213,7 +220,7 @@ class Terminal:
             self._move_to(end if end < line.size else None)
             return at + len(zone)
         for state in zone[1:].split("\r"):
-            if self._work >= MAX_WORK:
+            if self._work >= self._most_work:
                 break
             line.chars += 1
             self._move_to(0)
@@ -246,7 +253,7 @@ class Terminal:
         self._same = 0
 
     def _move_to(self, column: int | None) -> None:
-        """Every move comes here, so that whether writing is slow there is asked once, however the text comes in."""
+        """Every move comes here, so that what writing there costs is asked once, however the text comes in."""
         self._column = column
         self._slow = None
         if column is not None:
