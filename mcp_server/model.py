@@ -246,7 +246,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file that the run made or changed. `path` as the code itself names it; `kind` is ``new`` or ``changed``."""
+    """A file that the run made or changed. ``path`` as the code itself names it; ``kind``: ``new`` or ``changed``."""
 
     path: str
     kind: str
@@ -256,7 +256,7 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class OutputPage:
-    """Lines ``first_line`` to ``first_line + lines - 1`` of a stored output, counted from 0; ``more``: others follow."""
+    """``lines`` lines of a stored output from ``first_line`` on, counted from 0; ``more``: others follow."""
 
     text: str
     first_line: int

@@ -7,6 +7,7 @@ Law, held by `tests/contract/` for every implementation:
 - Code that fails, times out or kills its worker is an `Outcome`, not an exception.
 - A context whose worker was lost is usable at once, empty, under the same handle; `Outcome.state` says so, and the next
   outcome's `lost_before` repeats it.
+- Where a sink's awaitable raises, `execute` raises that and the run is given up. A sink's call itself must not raise.
 - Cancelling `execute` itself gives the run up: its worker is killed and the context reset. To stop a run and keep its
   variables, call `interrupt`.
 """

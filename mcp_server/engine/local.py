@@ -235,7 +235,8 @@ class LocalEngine:
             context.grace = None
             if end is None:  # given up, or the sink failed: nobody waits for this code any more
                 context.lost = "the run before this one was given up, and its interpreter was ended"
-                self._errand(self._end_worker(context))
+                context.worker = None
+                self._errand(worker.end())
         elapsed_s = time.monotonic() - began_s
         if isinstance(end, Died):
             await self._end_worker(context)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import struct
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mcp_server.model import Chunk, OutputChunk, Sink, Stream
 
@@ -18,12 +18,13 @@ READ_BYTES = 256 * 1024
 class OutputPipes:
     """Delivers chunks to `sink`, which may be exchanged at any time; owns the descriptors.
 
-    A sink that returns an awaitable stops the reading until that is done. An exception of its is raised by
-    the next `drain`.
+    A sink that returns an awaitable stops the reading until that is done. `on_failure` is told of an exception of its;
+    a `drain` that waits for it raises the same.
     """
 
-    def __init__(self, pipes: Mapping[int, Stream], sink: Sink) -> None:
+    def __init__(self, pipes: Mapping[int, Stream], sink: Sink, on_failure: Callable[[BaseException], None]) -> None:
         self.sink = sink
+        self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._open = dict(pipes)
         self._held: asyncio.Future[None] | None = None
@@ -62,8 +63,11 @@ class OutputPipes:
             await held
 
     def _resume(self, held: asyncio.Future[None]) -> None:
-        if self._held is held and (held.cancelled() or held.exception() is None):
+        if self._held is held:
             self._held = None
+        failure = None if held.cancelled() else held.exception()
+        if failure is not None:
+            self._on_failure(failure)
         self._watch()
 
     def _watch(self) -> None:

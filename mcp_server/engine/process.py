@@ -63,7 +63,8 @@ class WorkerProcess:
         self._violation = ""
         self._answer: asyncio.Future[Event | Died] = self._loop.create_future()
         self.died: asyncio.Future[Died] = self._loop.create_future()
-        self._output = OutputPipes({spawned.stdout_fd: Stream.STDOUT, spawned.stderr_fd: Stream.STDERR}, late)
+        pipes = {spawned.stdout_fd: Stream.STDOUT, spawned.stderr_fd: Stream.STDERR}
+        self._output = OutputPipes(pipes, late, self._on_sink_failure)
         self._loop.add_reader(self._control.fileno(), self._on_control)
 
     @property
@@ -158,6 +159,11 @@ class WorkerProcess:
                 self._on_frame(frame)
         except (FrameError, ProtocolViolation) as error:
             self._hang_up(str(error))
+
+    def _on_sink_failure(self, failure: BaseException) -> None:
+        """Nobody takes the output of this run any more: whoever waits for it gets the reason."""
+        if not self._answer.done():
+            self._answer.set_exception(failure)
 
     def _hang_up(self, violation: str) -> None:
         self._violation = violation

@@ -193,6 +193,21 @@ async def test_a_sink_that_wants_time_gets_it_and_all_of_the_output(bench: Bench
     assert waits == len(heard.chunks)
 
 
+async def test_a_sink_that_fails_ends_its_run_with_its_own_exception(bench: Bench) -> None:
+    async def lost() -> None:
+        await asyncio.sleep(0)
+        raise ConnectionAbortedError("the reader went away")
+
+    def failing(_chunk: Chunk) -> object:
+        return lost()
+
+    request = RunRequest(1, situations.SLEEP)
+    with pytest.raises(ConnectionAbortedError):
+        await bench.engine.execute(bench.context_id, request, failing)  # type: ignore[arg-type]  # a coroutine is awaitable
+    outcome, heard = await bench.run(situations.PRINT_HI)
+    assert (outcome.status, heard.output()) == (Status.OK, b"hi\n")
+
+
 async def test_contexts_run_side_by_side(engine: Engine, bench: Bench) -> None:
     running = await bench.run_until_started(situations.SLEEP)
     other = await engine.create(ContextSpec("sbx_other"), Listener())
