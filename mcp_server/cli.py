@@ -6,6 +6,7 @@ Heavy imports stand inside the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
@@ -354,16 +355,23 @@ def _texts(service: Service, settings: Settings, warmth: Warmth | None) -> Texts
 
 
 async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
-    from mcp_server import stdio_server
-    from mcp_server.app import build_server
-
+    doors = _import_beside("mcp_server.app")
     engine, warmth = _engine(settings, choice)
     service = _service(engine, settings)
     await service.start()
     try:
+        await doors
+        from mcp_server import stdio_server
+        from mcp_server.app import build_server
+
         return await stdio_server.serve(build_server(service, settings, _texts(service, settings, warmth()), "stdio"))
     finally:
         await service.close()
+
+
+def _import_beside(module: str) -> asyncio.Future[Any]:
+    """Import what takes long in a thread, while this one starts the engine, which is processes at work elsewhere."""
+    return asyncio.get_running_loop().run_in_executor(None, importlib.import_module, module)
 
 
 async def _serve_http(

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import birth, linux, view
+from . import birth, linux, trees, view
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -23,6 +23,7 @@ def warm(modules: List[str]) -> Dict[str, Any]:
     for name in birth.THREAD_VARIABLES:
         os.environ[name] = "1"
     started = time.monotonic()
+    gc.disable()  # imports make many objects and little garbage
     loaded = []
     failed = {}
     for name in modules:
@@ -38,6 +39,7 @@ def warm(modules: List[str]) -> Dict[str, Any]:
             thread.join(_LONGEST_THREAD_S)
     gc.collect()
     gc.freeze()
+    gc.enable()
     return {
         "python": "%d.%d.%d" % sys.version_info[:3],
         "preloaded": loaded,
@@ -65,6 +67,23 @@ def passing_home(path: str) -> Iterator[None]:
     finally:
         del os.environ["HOME"]
         linux.unmount(path)
+
+
+@contextlib.contextmanager
+def emptied_home(path: str) -> Iterator[None]:
+    """The same where nothing can be mounted: a directory is home for the while, and holds afterwards what it held."""
+    held = set(os.listdir(path))
+    os.environ["HOME"] = path
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
+        for name in set(os.listdir(path)) - held:
+            made = os.path.join(path, name)
+            if os.path.isdir(made) and not os.path.islink(made):
+                trees.remove(made)
+            else:
+                os.unlink(made)
 
 
 def _forget(name: str) -> None:
