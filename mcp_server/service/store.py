@@ -60,12 +60,13 @@ class RunStore:
     def _put_form(self, form: Representation) -> Representation:
         if form.mime in SHOWN_IN_REPORTS:
             return form
-        extension = _EXTENSIONS.get(form.mime) or mimetypes.guess_extension(form.mime) or _extension_of_data(form.mime)
+        mime = form.mime.partition(";")[0]
+        extension = _EXTENSIONS.get(mime) or mimetypes.guess_extension(mime) or _extension_of_data(mime)
         name = f"shown-{self._shown}{extension}"
         stored = self._try(lambda outputs: outputs.put(name, form.data))
         if stored is None:
             return form
-        self._link(stored, name, form.mime, len(form.data))
+        self._link(stored, name, mime, len(form.data))
         return replace(form, path=stored.path)
 
     def _link(self, stored: StoredOutput, name: str, mime: str, size_bytes: int | None) -> None:

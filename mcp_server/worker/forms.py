@@ -117,10 +117,17 @@ def _of_pillow(image: Any, tally: Tally) -> list[Form]:
 
 def _image_forms(what: str, more: str, fitted: images.Image, tally: Tally) -> list[Form]:
     alt = " ".join(filter(None, (what, fitted.size, more)))
+    originals = [] if fitted.original is None else [_original(fitted.original)]
     if fitted.data is None:
-        return [_text_form("%s (too large to show)" % alt)]
+        return [_text_form("%s (too large to show)" % alt), *originals]
     tally.shown += 1
-    return [_text_form(alt), Form(fitted.mime, fitted.data, alt, fitted.original_bytes)]
+    return [_text_form(alt), Form(fitted.mime, fitted.data, alt, fitted.original_bytes), *originals]
+
+
+def _original(data: bytes) -> Form:
+    """The whole of an image that was made to fit: a form of its own, for a file and not for eyes."""
+    mime = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+    return Form(mime + "; role=original", data, "original")
 
 
 def _rich(value: object, tally: Tally, notes: list[str]) -> list[Form]:

@@ -17,6 +17,12 @@ MOST_PIXELS = 1568
 
 MOST_BYTES = 1_000_000
 
+MOST_ORIGINAL_BYTES = 16 * 1024 * 1024
+"""Of an image that is kept beside the one that was made to fit: half of what a frame may hold."""
+
+MOST_ORIGINAL_PIXEL_BYTES = 96 * 1024 * 1024
+"""Of an image that has not been encoded yet; encoding more takes seconds."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIZES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 """The markers of JPEG segments that hold the image's size (ITU-T T.81, table B.1: all SOFn)."""
@@ -26,12 +32,16 @@ _MOST_HALVINGS = 4
 
 
 class Image(NamedTuple):
-    """`original_bytes` is 0 where the image is as it was given. `data` is None where it cannot be made to fit."""
+    """`original_bytes` is 0 where the image is as it was given. `data` is None where it cannot be made to fit.
+
+    `original` is the whole image, encoded, where something of it was lost and it is not too large to be kept.
+    """
 
     mime: str
     data: bytes | None
     size: str
     original_bytes: int = 0
+    original: bytes | None = None
 
 
 def fit_bytes(mime: str, data: bytes) -> Image:
@@ -46,7 +56,7 @@ def fit_bytes(mime: str, data: bytes) -> Image:
     if pillow is None:
         return Image(mime, data if len(data) <= MOST_BYTES else None, size)
     with pillow.open(io.BytesIO(data)) as image:
-        return _fit(image, mime, len(data))
+        return _fit(image, mime, len(data))._replace(original=data if len(data) <= MOST_ORIGINAL_BYTES else None)
 
 
 def fit_pillow(image: Any) -> Image:
@@ -54,7 +64,12 @@ def fit_pillow(image: Any) -> Image:
     whole = len(image.getbands()) * image.width * image.height
     fitted = _fit(image, "image/png", whole)
     untouched = fitted.mime == "image/png" and max(image.size) <= MOST_PIXELS
-    return fitted._replace(original_bytes=0) if untouched else fitted
+    if untouched:
+        return fitted._replace(original_bytes=0)
+    if whole > MOST_ORIGINAL_PIXEL_BYTES:
+        return fitted
+    original = _encoded(image, "PNG", 0)
+    return fitted._replace(original=original if len(original) <= MOST_ORIGINAL_BYTES else None)
 
 
 def is_pillow(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -14,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import BlobResourceContents, CallToolResult, ResourceLink, TextContent, TextResourceContents
+from mcp_types import (
+    BlobResourceContents,
+    CallToolResult,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
 
 from mcp_server.app import build_server
 from mcp_server.engine.local import LocalEngine
@@ -124,6 +132,18 @@ async def test_a_displayed_form_that_no_model_reads_becomes_a_file(client: Clien
     contents = await read(client, uri)
     assert isinstance(contents, TextResourceContents)
     assert (contents.text, contents.mime_type) == ("<h1>hello</h1>", "text/html")
+
+
+async def test_the_original_of_an_image_that_was_scaled_down_is_a_file(client: Client) -> None:
+    result = await run(client, "from PIL import Image\nImage.radial_gradient('L').resize((3000, 2000))")
+    (image,) = [block for block in result.content if isinstance(block, ImageContent)]
+    assert len(base64.b64decode(image.data)) <= 1_000_000
+    ((name, uri),) = links_of(result).items()
+    contents = await read(client, uri)
+    assert isinstance(contents, BlobResourceContents)
+    assert (name, contents.mime_type) == ("shown-1.png", "image/png")
+    width_and_height = base64.b64decode(contents.blob)[16:24]
+    assert struct.unpack(">II", width_and_height) == (3000, 2000)
 
 
 async def test_files_that_a_run_wrote_are_listed_and_read(client: Client) -> None:
