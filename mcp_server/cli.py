@@ -270,7 +270,7 @@ def _local_engine(settings: Settings) -> tuple[LocalEngine, _Cells]:
     from mcp_server.sandbox import probe
     from mcp_server.sandbox.limits import Ceilings
 
-    found = probe.probe(settings.python)
+    found = probe.probe()
     _refuse_weak_sandbox(found, settings)
     cells = _Cells(_cell_plan(settings, found))
     missing = () if found.tier == "none" else probe.GAPS[found.tier]
@@ -294,6 +294,8 @@ def _refuse_weak_sandbox(found: ProbeResult, settings: Settings) -> None:
 def _cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
     from mcp_server.sandbox.policy import CellPlan, Limits, Workspace, environment_for
 
+    if not os.access(settings.python, os.X_OK):
+        raise SetupFailed(f"--python {settings.python}: there is no such program.")
     workspace = None
     if settings.workspace:
         path = Path(settings.workspace).expanduser()
@@ -439,7 +441,7 @@ async def _doctor(settings: Settings) -> int:
     from mcp_server.sandbox import probe
 
     console = Console()
-    found = probe.probe(settings.python)
+    found = probe.probe()
     cells = _Cells(_cell_plan(settings, found))
     trouble = ""
     try:

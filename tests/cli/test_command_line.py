@@ -118,7 +118,7 @@ def test_exactly_one_source_of_code_is_taken(arguments: list[str]) -> None:
         (["doctor"], {"CODE_INTERPRETER_CONTEXTS": "none"}, "CODE_INTERPRETER_CONTEXTS is 'none': "),
         (["serve", "--host", "0.0.0.0"], {}, "--host 0.0.0.0: without authentication, "),
         (["serve", "--host", "example.org"], {}, "--host example.org: without authentication, "),
-        (["--python", "/nowhere/python"], {}, "The trials of the sandbox cannot be run with /nowhere/python: "),
+        (["--python", "/nowhere/python"], {}, "--python /nowhere/python: there is no such program."),
         (["--workspace", "/nowhere"], {}, "--workspace /nowhere: no such directory."),
         (["run", "/nowhere.py"], {}, "Cannot read /nowhere.py: "),
     ],
