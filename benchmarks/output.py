@@ -85,7 +85,7 @@ class BareReader:
     @classmethod
     async def start(cls, served: Service) -> BareReader:
         engine = cast("LocalEngine", served._engine)
-        cell = await engine._warm_cell()
+        cell = await engine._cells.serving("sbx_reader")
         worker = await cell.spawn("sbx_reader", lambda _exit: None, "reader")
         worker.control.setblocking(True)
         os.set_blocking(worker.stdout_fd, True)

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from mcp_server.engine.base import ContextFiles
+from mcp_server.engine.cells import Cells
 from mcp_server.engine.files import LocalFiles, SandboxFiles
 from mcp_server.engine.process import Died, WorkerProcess
 from mcp_server.engine.turn import Ended
@@ -113,7 +114,7 @@ class LocalEngine:
         outputs_quota_bytes: int = OUTPUTS_QUOTA_BYTES,
         ceilings: Ceilings | None = None,
     ) -> None:
-        self._new_cell = new_cell
+        self._cells = Cells(new_cell)
         self._capabilities = capabilities
         self._grace_s = interrupt_grace_s
         self._outputs_quota_bytes = outputs_quota_bytes
@@ -121,9 +122,6 @@ class LocalEngine:
         self._ceilings = ceilings
         self._memory: MemoryKeeper = Unlimited()
         self._contexts: dict[str, _Context] = {}
-        self._cell: Cell | None = None
-        self._cell_start = asyncio.Lock()
-        self._closed = False
         self._errands: set[asyncio.Task[None]] = set()
 
     @property
@@ -134,7 +132,8 @@ class LocalEngine:
         if self._ceilings is not None:
             self._memory = memory_keeper(self._ceilings, lambda _tag: _log.warning("context.over_memory"))
             _log.info("memory.keeper", keeper=self._memory.name, ceiling_bytes=self._ceilings.memory_bytes)
-        await self._warm_cell()
+            self._cells.memory = self._memory
+        await self._cells.start()
 
     async def create(self, spec: ContextSpec, late: Sink) -> ContextInfo:
         context_id = "ctx_" + secrets.token_urlsafe(HANDLE_BYTES)
@@ -190,11 +189,10 @@ class LocalEngine:
         files = self._sandbox_files.pop(sandbox_id, None)
         if files is not None:
             files.close()
-        if self._cell is not None:
-            await self._cell.delete_sandbox(sandbox_id)
+        await self._cells.delete_sandbox(sandbox_id)
 
     async def close(self) -> None:
-        self._closed = True
+        self._cells.refuse()
         for context_id in list(self._contexts):
             await self.delete(context_id)
         if self._errands:
@@ -202,9 +200,7 @@ class LocalEngine:
         for files in self._sandbox_files.values():
             files.close()
         self._sandbox_files.clear()
-        if self._cell is not None:
-            cell, self._cell = self._cell, None
-            await cell.close()
+        await self._cells.close()
         self._memory.close()
 
     # -- one run --------------------------------------------------------------------------------------------------
@@ -266,9 +262,9 @@ class LocalEngine:
 
     async def _start_worker(self, context: _Context) -> tuple[_Worker, str]:
         """A worker for a context, and the directory it stands in. Nothing is left of it where this fails."""
-        cell = await self._warm_cell()
-        exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
         sandbox_id = context.spec.sandbox_id
+        cell = await self._cells.serving(sandbox_id)
+        exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
         own_directory = not context.spec.cwd and cell.plan.workspace is None
         spawning = asyncio.ensure_future(
             cell.spawn(sandbox_id, exits.set_result, context.name, own_directory=own_directory)
@@ -329,23 +325,6 @@ class LocalEngine:
         task = asyncio.get_running_loop().create_task(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
-
-    async def _warm_cell(self) -> Cell:
-        async with self._cell_start:
-            if self._closed:
-                raise EngineUnavailable("The engine is closed.")
-            if self._cell is None:
-                cell = self._new_cell()
-                cell.on_lost = lambda: self._on_cell_lost(cell)
-                cell.memory = self._memory
-                await cell.start()
-                self._cell = cell
-            return self._cell
-
-    def _on_cell_lost(self, cell: Cell) -> None:
-        _log.error("cell.lost")
-        if self._cell is cell:
-            self._cell = None
 
 
 def _discard(_chunk: object) -> None:

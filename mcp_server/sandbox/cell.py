@@ -26,7 +26,7 @@ from mcp_server.sandbox.channel import Channel
 from mcp_server.sandbox.files import make_directory
 from mcp_server.sandbox.launch import Interpreter
 from mcp_server.sandbox.limits import MemoryKeeper, Unlimited
-from mcp_server.sandbox.policy import FIRST_CELL_UID, CellPlan, Tier, worker_plan
+from mcp_server.sandbox.policy import FIRST_CELL_UID, OWN_VIEW, CellPlan, Tier, worker_plan
 from mcp_server.sandbox.spares import Spares
 from mcp_server.sandbox.workers import HostedWorker, Prepared, Spawned, WorkerEnds, WorkerExit, pid_of
 from mcp_server.worker import frames
@@ -69,6 +69,7 @@ class Cell:
         self.memory: MemoryKeeper = Unlimited()
         self._loop = asyncio.get_running_loop()
         self._has_rooms = plan.tier is Tier.STRONG
+        self._has_own_view = plan.tier in OWN_VIEW
         self._cell_dir = os.path.join(plan.state_dir, f"cell-{secrets.token_hex(8)}")
         # Above 2**40 a tag limits nothing; below 2**62 every architecture takes it.
         self._first_tag = (1 << 40) + secrets.randbelow(1 << 36) * frames.TAGS_PER_CELL
@@ -98,18 +99,14 @@ class Cell:
                 raise
         self._channel = Channel(ours, self._on_packet, self._on_channel_end)
         self._burial = asyncio.create_task(self._bury(self._zygote))
-        first_uid = FIRST_CELL_UID if os.geteuid() == 0 else 0
-        if self._has_rooms:
-            self._channel.send({"op": "build", "first_uid": first_uid, **launch.building_plan(self.plan, theirs_fd)})
-        self._channel.send(
-            {
-                "op": "begin",
-                "cell_dir": self._cell_dir,
-                "first_tag": self._first_tag,
-                "first_uid": first_uid,
-                **worker_plan(self.plan),
-            }
-        )
+        own = {
+            "cell_dir": self._cell_dir,
+            "first_tag": self._first_tag,
+            "first_uid": FIRST_CELL_UID if os.geteuid() == 0 else 0,
+        }
+        if self._has_own_view:
+            self._channel.send({"op": "build", **own, **launch.building_plan(self.plan, theirs_fd)})
+        self._channel.send({"op": "begin", **own, **worker_plan(self.plan)})
         try:
             async with asyncio.timeout(self.plan.start_timeout_s):
                 self.warmth = await asyncio.shield(self._ready)
@@ -125,9 +122,14 @@ class Cell:
             raise
         self._spares.refill_later()
 
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the cell is one sandbox's own: no other can have workers in it, and it ends with that sandbox."""
+        return self.plan.tier is Tier.STRONG_CELL
+
     def work_dir(self, sandbox: str) -> str:
         """The sandbox's own directory, or the workspace, as its code sees it."""
-        if self._has_rooms:
+        if self._has_own_view:
             return WORK_INSIDE
         if self.plan.workspace is not None:
             return self.plan.workspace.path
@@ -186,6 +188,8 @@ class Cell:
         """What the code calls that directory, which it may read."""
         if self._has_rooms:
             return OUTPUTS_INSIDE
+        if self.is_sandbox:
+            return f"{OUTPUTS_INSIDE}/{self._sandbox_name(sandbox)}/{name}"
         return os.path.join(self._cell_dir, "outputs", self._sandbox_name(sandbox), name)
 
     async def open_work(self, sandbox: str) -> int:
@@ -202,7 +206,13 @@ class Cell:
             await asyncio.shield(self._ask_to_destroy(worker_id, worker))
 
     async def delete_sandbox(self, sandbox: str) -> None:
-        """Destroy the sandbox's workers and remove its files. Unknown ids pass."""
+        """Destroy the sandbox's workers and remove its files; close the cell, where that is the sandbox.
+
+        Unknown ids pass.
+        """
+        if self.is_sandbox and sandbox in self._sandbox_names:
+            await self.close()
+            return
         inside = [worker_id for worker_id, worker in self._workers.items() if worker.sandbox == sandbox]
         await asyncio.gather(*(self.destroy(worker_id) for worker_id in inside))
         name = self._sandbox_names.pop(sandbox, None)
@@ -238,7 +248,9 @@ class Cell:
             self._channel.finish()
         if self._first_process_gone is not None:
             await asyncio.shield(self._first_process_gone)
-        if end.status != 0 and not self._has_rooms:
+        if self.is_sandbox:
+            self._remove_outputs()
+        elif end.status != 0 and not self._has_rooms:
             await launch.clear_leftovers(self.plan)
         if not self._ready.done():
             self._closing = True
@@ -260,6 +272,15 @@ class Cell:
             self._closing = True
             _log.error("cell.lost", status=end.status, stderr=end.stderr[-2000:])
             self.on_lost()
+
+    def _remove_outputs(self) -> None:
+        """Nobody inside could write them, and nobody inside can remove them."""
+        try:
+            shutil.rmtree(self._cell_dir)
+        except FileNotFoundError:
+            pass  # the cell was not built
+        except OSError as error:
+            _log.error("cell.leftovers", reason=str(error))
 
     def _lose(self, worker: HostedWorker) -> None:
         if worker.is_coming:
@@ -431,6 +452,8 @@ class Cell:
     def _sandbox_name(self, sandbox: str) -> str:
         name = self._sandbox_names.get(sandbox)
         if name is None:
+            if self.is_sandbox and self._sandbox_names:
+                raise RuntimeError("this cell is another sandbox's own")
             name = self._sandbox_names[sandbox] = f"s{next(self._sandbox_numbers)}"
         return name
 

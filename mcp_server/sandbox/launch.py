@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import IO, Any, cast
 import structlog
 
 from mcp_server.errors import SetupFailed
-from mcp_server.sandbox.policy import CellPlan, Tier, workspace_plan
+from mcp_server.sandbox.policy import OWN_VIEW, CellPlan, Tier, workspace_plan
 
 WORKER_DIR = Path(__file__).parent.parent / "worker"
 
@@ -77,13 +78,14 @@ def start(command: Sequence[str], environment: Mapping[str, str], pass_fds: Sequ
 
 
 def start_zygote(plan: CellPlan, control_fd: int) -> Interpreter:
-    """Start what becomes the zygote of a cell: the interpreter itself, or where there are rooms, what builds the cell.
+    """Start what becomes the zygote of a cell: the interpreter itself, or what builds the cell around it.
 
     That runs on our own interpreter: the one of the contexts is foreign, and is executed inside only.
     """
     argument = str(control_fd)
-    if plan.tier is Tier.STRONG:
-        own = command(sys.executable, "builder:main", argument, flags=OWN_FLAGS)
+    if plan.tier in OWN_VIEW:
+        entry = "builder:main" if plan.tier is Tier.STRONG else "bubble:main"
+        own = command(sys.executable, entry, argument, flags=OWN_FLAGS)
         return start(own, {}, (control_fd,))
     return start(command(plan.python, "zygote:main", argument), plan.environment, (control_fd,))
 
@@ -96,8 +98,16 @@ def building_plan(plan: CellPlan, control_fd: int) -> dict[str, Any]:
         "command": command(plan.python, "zygote:main", str(control_fd), WORKER_DIR_INSIDE),
         "environment": dict(plan.environment),
         "outputs_bytes": plan.limits.outputs_bytes,
+        "disk_bytes": plan.limits.disk_bytes,
+        "scratch_bytes": plan.limits.scratch_bytes,
+        "bubblewrap": find_bubblewrap(),
         **workspace_plan(plan),
     }
+
+
+def find_bubblewrap() -> str:
+    """Its path; empty where there is none on the PATH."""
+    return shutil.which("bwrap") or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +174,8 @@ def explain(python: str, end: Ended) -> SetupFailed:
             f"The interpreter {python} is {last}; contexts need CPython {OLDEST_PYTHON} or newer. "
             "Name another interpreter with --python."
         )
+    if last.startswith("bwrap: "):
+        return SetupFailed(f"The sandbox cannot be built: {last}. `mcp-code-interpreter doctor` shows what works here.")
     how = f"was killed by signal {-end.status}" if end.status < 0 else f"ended with exit code {end.status}"
     return SetupFailed(
         f"The interpreter {python} {how} before it was ready: {last}. "

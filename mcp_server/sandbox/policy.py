@@ -35,6 +35,9 @@ ROOM_UID = 1000
 
 SCRATCH_INODES = 16_384
 
+OWN_VIEW = frozenset((Tier.STRONG, Tier.STRONG_CELL))
+"""Tiers in which code sees files of the cell's own, its work at one path always."""
+
 _SECCOMP = {Tier.STRONG: "room", Tier.STRONG_CELL: "room", Tier.STANDARD: "standard"}
 """The programs of `worker/seccomp`."""
 
@@ -111,8 +114,8 @@ def resource_limits(plan: CellPlan) -> dict[str, int]:
         "NOFILE": limits.open_files,
         "CPU": limits.cpu_s,
     }
-    if plan.tier is Tier.STRONG:
-        # Elsewhere this would count every process of the user's own session.
+    if plan.tier in OWN_VIEW:
+        # Counted per user namespace: elsewhere this would be every process of the user's own session.
         wanted["NPROC"] = limits.processes
     return {name: value for name, value in wanted.items() if value}
 
@@ -128,6 +131,7 @@ def worker_plan(plan: CellPlan) -> dict[str, Any]:
     """The part of the plan that the inside needs, ready for JSON: `worker.confine.seal` takes it as it is."""
     return {
         "rooms": plan.tier is Tier.STRONG,
+        "one_room": plan.tier is Tier.STRONG_CELL,
         "room_uid": ROOM_UID,
         **workspace_plan(plan),
         "preload": list(plan.preload),

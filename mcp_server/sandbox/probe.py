@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from types import MappingProxyType
 
 from mcp_server.errors import SetupFailed
 from mcp_server.sandbox import cgroups, files
-from mcp_server.sandbox.launch import BOOTSTRAP, WORKER_DIR
+from mcp_server.sandbox.launch import BOOTSTRAP, WORKER_DIR, find_bubblewrap
 from mcp_server.sandbox.mends import Surroundings, mend
 from mcp_server.sandbox.policy import FIRST_CELL_UID, Tier
 
@@ -174,7 +173,7 @@ def refusal(result: ProbeResult, least: Tier) -> str:
 
 
 def _run_trials(python: str) -> dict[str, dict[str, object]]:
-    argument = json.dumps({"bubblewrap": shutil.which("bwrap") or "", "first_id": FIRST_CELL_UID})
+    argument = json.dumps({"bubblewrap": find_bubblewrap(), "first_id": FIRST_CELL_UID})
     command = [python, "-I", "-S", "-c", BOOTSTRAP, os.fspath(WORKER_DIR), "trials:main", argument]
     try:
         done = subprocess.run(command, capture_output=True, env={}, cwd="/", timeout=PROBE_TIMEOUT_S, check=True)

@@ -34,6 +34,10 @@ class Spares(Generic[T]):
         self.refill_later()
         return self._ready.popleft() if self._ready else await self._make()
 
+    def put(self, one: T) -> None:
+        """Keep one that was made elsewhere."""
+        self._ready.append(one)
+
     def refill_later(self) -> None:
         """Make what is missing, once it is quiet."""
         if self._timer is not None:

@@ -159,14 +159,10 @@ def _become_zygote(control: socket.socket, plan: Dict[str, Any]) -> NoReturn:
         socket.sethostname("sandbox")
         os.set_inheritable(control.fileno(), True)
         python = view.inside(plan["python"])
-        environment = {**plan["environment"], "PATH": _path_inside(plan["environment"].get("PATH", ""))}
+        environment = {**plan["environment"], "PATH": view.search_path(plan["environment"].get("PATH", ""))}
         os.execve(python, [python, *plan["command"][1:]], environment)  # noqa: S606  (no shell is wanted)
     except OSError as error:
         packets.refuse(control, "The sandbox cannot be entered: %s" % error)
-
-
-def _path_inside(path: str) -> str:
-    return ":".join(view.inside(part) for part in path.split(":"))
 
 
 def _has_capability(number: int) -> bool:

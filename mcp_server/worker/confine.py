@@ -128,7 +128,12 @@ def die_first_of_memory() -> None:
     """Where the whole machine runs out of memory, the kernel ends contexts before the server or anything else.
 
     Code that execs can take this back where the server is no root; it is no promise, but order among the innocent.
+    Nothing is done where a parent has done it: to write the file, a process has to be dumpable for a moment, in which
+    those who share its user and its processes could reach into it.
     """
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        if file.read().strip() == OOM_SCORE:
+            return
     linux.set_dumpable(True)  # a change of uid has turned it off, and with it the right to write the file
     linux.write_file("/proc/self/oom_score_adj", OOM_SCORE)
 

@@ -226,9 +226,6 @@ class Rooms:
 
 
 def _write_users(uid: int) -> None:
-    for path, text in (
-        ("/run/passwd", b"root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:%d:%d::/work:/bin/sh\n" % (uid, uid)),
-        ("/run/group", b"root:x:0:\nuser:x:%d:\n" % uid),
-    ):
+    for path, text in view.user_files(uid).items():
         with open(path, "wb", buffering=0) as file:
             file.write(text)

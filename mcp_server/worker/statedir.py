@@ -73,7 +73,8 @@ def _stale_lock(path: str) -> Optional[int]:
 
 def _clear_cell(path: str, lock: int, tags_per_cell: int, reap: Callable[[], object]) -> None:
     text = os.read(lock, 32)
-    if text.isdigit():
-        first = int(text)
-        tags.kill(lambda tag: first <= tag < first + tags_per_cell, reap)
+    if not text.isdigit():
+        return  # it is being made: its maker will take the lock next, and then write
+    first = int(text)
+    tags.kill(lambda tag: first <= tag < first + tags_per_cell, reap)
     trees.remove(path)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from typing import Any, Callable, Dict, NoReturn
 
-from . import confine, linux
+from . import bubble, confine, linux
 
 TRIAL_TIMEOUT_S = 3
 """A mount or a program that hangs must not hold the start of the server; each of these takes milliseconds."""
@@ -24,6 +24,9 @@ TRIAL_TIMEOUT_S = 3
 MAPPED_IDS = 65536
 
 SOME_DIRECTORY = "/tmp"  # noqa: S108  (only ever mounted over, in a namespace of the trial's own)
+
+OF_A_BUBBLE = (*bubble.HOLDING, "--uid", "1000", "--gid", "1000", "--size", "4096", "--tmpfs", SOME_DIRECTORY)
+"""As a cell is built, so that a bwrap that lacks an option is known."""
 
 OF_A_CELL = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
 
@@ -48,7 +51,7 @@ def _trials(wanted: Dict[str, Any]) -> Dict[str, Callable[[], str]]:
         "landlock": try_landlock,
         "capabilities": try_capabilities,
         "pidfd": try_pidfd,
-        "bubblewrap": lambda: try_bubblewrap(bubblewrap, ()),
+        "bubblewrap": lambda: try_bubblewrap(bubblewrap, OF_A_BUBBLE),
         "bubblewrap_capabilities": lambda: try_bubblewrap(bubblewrap, ("--uid", "0", "--gid", "0", "--cap-add", "ALL")),
     }
     if os.geteuid() == 0:

@@ -108,19 +108,39 @@ def inside(path: str) -> str:
     return RELOCATED_DIR + path if path.startswith(WORK + "/") else path
 
 
-def take(python: str, worker_dir: str) -> Taken:
-    """Detached copies of everything that shall be seen. Raises OSError."""
+def search_path(path: str) -> str:
+    """A PATH of outside as it is inside."""
+    return ":".join(inside(part) for part in path.split(":"))
+
+
+def sources(python: str, worker_dir: str) -> List[Tuple[str, str]]:
+    """Everything that shall be seen read-only: where inside, and what of outside. Raises OSError."""
     if os.path.realpath(python).startswith(WORK + "/"):
         raise OSError(0, "%s lies below %s, where contexts have their files" % (os.path.realpath(python), WORK))
-    taken: Taken = []
     seen: List[str] = []
     for path in [*SYSTEM_DIRS, *_etc_files(), *interpreter_paths(python)]:
         if os.path.exists(path) and not (path in SYSTEM_DIRS and os.path.islink(path)) and not _covered(path, seen):
             seen.append(path)
-            taken.append((inside(path), _read_only(path)))
-    taken.append((WORKER_DIR, _read_only(worker_dir)))
-    taken += [(path, linux.open_tree(path)) for path in DEVICES]
-    return taken
+    return [*((inside(path), os.path.realpath(path)) for path in seen), (WORKER_DIR, os.path.realpath(worker_dir))]
+
+
+def links() -> Dict[str, str]:
+    """Symbolic links of the view, and where they lead."""
+    return {**{path: os.readlink(path) for path in SYSTEM_DIRS if os.path.islink(path)}, **OWN_LINKS}
+
+
+def user_files(uid: int) -> Dict[str, bytes]:
+    """What lies where OWN_LINKS lead: the users and groups that code finds, itself by its uid."""
+    return {
+        "/run/passwd": b"root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:%d:%d::/work:/bin/sh\n" % (uid, uid),
+        "/run/group": b"root:x:0:\nuser:x:%d:\n" % uid,
+    }
+
+
+def take(python: str, worker_dir: str) -> Taken:
+    """Detached copies of everything that shall be seen. Raises OSError."""
+    taken = [(path, _read_only(source)) for path, source in sources(python, worker_dir)]
+    return [*taken, *((path, linux.open_tree(path)) for path in DEVICES)]
 
 
 def assemble(root: str, taken: Taken) -> None:
@@ -131,8 +151,7 @@ def assemble(root: str, taken: Taken) -> None:
         os.makedirs(root + path, exist_ok=True)
     for path, text in OWN_FILES.items():
         _create(root + path, text)
-    links: Dict[str, str] = {path: os.readlink(path) for path in SYSTEM_DIRS if os.path.islink(path)}
-    for path, target in {**links, **OWN_LINKS}.items():
+    for path, target in links().items():
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         os.symlink(target, root + path)
     for path, tree in taken:
@@ -186,7 +205,7 @@ def _covered(path: str, seen: List[str]) -> bool:
 
 
 def _read_only(path: str) -> int:
-    tree = linux.open_tree(os.path.realpath(path))
+    tree = linux.open_tree(path)
     linux.mount_setattr("", READ_ONLY | linux.MOUNT_ATTR_NODEV, dir_fd=tree)
     return tree
 

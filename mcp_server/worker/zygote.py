@@ -11,9 +11,10 @@ import os
 import resource
 import select
 import socket
-from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Union
+from typing import Any, Callable, ContextManager, Dict, NoReturn, Optional, Sequence, Union
 
 from . import birth, confine, linux, nursery, packets, preload, reaping, tags
+from .oneroom import OneRoom
 from .plain import Plain
 from .rooms import WORK, Rooms
 
@@ -35,7 +36,7 @@ def main(control_fd: str) -> NoReturn:
         importlib.import_module(".main", __package__)
     except Exception as error:  # a broken installation, or an interpreter that lacks a module of its standard library
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
-    with preload.passing_home(WORK) if plan["rooms"] else contextlib.nullcontext():
+    with _home_for_warming(plan):
         facts = preload.warm(plan["preload"])
     if plan["seccomp"] is not None:
         confine.read_program(plan["seccomp"])  # once, not in each worker
@@ -55,7 +56,7 @@ class Zygote:
         self._homeless: Dict[int, socket.socket] = {}
         self._poll = select.poll()
         self._handlers: Dict[int, Callable[[], None]] = {}
-        self._housing: Union[Plain, Rooms] = Rooms(self, plan, room_builder) if room_builder else Plain(self, plan)
+        self._housing = self._choose_housing(room_builder)
 
     def open(self) -> None:
         """Make ready to serve; where that fails the host hears why, and the process ends."""
@@ -128,6 +129,11 @@ class Zygote:
 
     # Its own
 
+    def _choose_housing(self, room_builder: Optional[socket.socket]) -> Union[OneRoom, Plain, Rooms]:
+        if room_builder is not None:
+            return Rooms(self, self._plan, room_builder)
+        return OneRoom(self) if self._plan["one_room"] else Plain(self, self._plan)
+
     def _say(self, message: Dict[str, Any], fds: Sequence[int] = ()) -> None:
         try:
             packets.send(self._control, message, fds)
@@ -185,6 +191,16 @@ class Zygote:
         """The host is gone or wants us gone: leave nothing."""
         self._housing.end()
         os._exit(0)
+
+
+def _home_for_warming(plan: Dict[str, Any]) -> ContextManager[None]:
+    """What modules find as home when they are preloaded: where it can be, the path that contexts have as theirs."""
+    if plan["rooms"]:
+        return preload.passing_home(WORK)
+    if plan["one_room"]:
+        # A workspace is the user's, and nothing of ours may come into it.
+        return preload.emptied_home(WORK if plan["workspace"] is None else "/tmp")  # noqa: S108
+    return contextlib.nullcontext()
 
 
 def _raise_open_files() -> None:

@@ -14,6 +14,7 @@ from mcp_server.engine.scripted import ScriptedEngine
 from mcp_server.model import EngineCapabilities
 from mcp_server.sandbox.cell import Cell
 from mcp_server.sandbox.policy import CellPlan, Tier
+from mcp_server.sandbox.probe import probe
 from mcp_server.service import Service
 from mcp_server.toolbox.client_engine import ToolboxEngine
 from tests.contract import situations
@@ -31,7 +32,7 @@ def toolbox_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield server.url
 
 
-@pytest.fixture(params=["scripted", "local", "local-strong", "toolbox-here", "toolbox-elsewhere"])
+@pytest.fixture(params=["scripted", "local", "local-strong", "local-strong-cell", "toolbox-here", "toolbox-elsewhere"])
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     match request.param:
         case "scripted":
@@ -40,6 +41,11 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             yield local_engine(CellPlan(python=sys.executable, state_dir=str(tmp_path / "state")))
         case "local-strong":
             yield local_engine(CellPlan(python=sys.executable, state_dir=str(tmp_path / "state"), tier=Tier.STRONG))
+        case "local-strong-cell":
+            if not probe().works("bubblewrap"):
+                pytest.skip("bwrap builds no cell here")
+            tier = Tier.STRONG_CELL
+            yield local_engine(CellPlan(python=sys.executable, state_dir=str(tmp_path / "state"), tier=tier))
         case "toolbox-here":
             async with serving_here(Service(ScriptedEngine(situations.SCRIPTS))) as url:
                 yield ToolboxEngine(url)
