@@ -77,6 +77,9 @@ def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], Non
         for name in THREAD_VARIABLES:
             os.environ.pop(name, None)
         tags.wear(order.tag)
+        from . import main  # the zygote has loaded it, after the nursery was forked
+
+        post = main.Post(control)
         _introduce(order)
         message, fds = packets.receive(housing)
         if message is None:  # the zygote has no use for it
@@ -91,9 +94,7 @@ def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], Non
         text = "%s: %s" % (type(error).__name__, error)
         packets.send(order.report, {"op": "failed", "worker": order.worker, "text": text})
         os._exit(1)
-    from . import main
-
-    main.serve(control)
+    post.serve()
 
 
 def _introduce(order: Order) -> None:

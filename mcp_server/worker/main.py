@@ -1,4 +1,4 @@
-"""The worker's door: a process that was forked for one context calls `serve` and never returns."""
+"""The worker's door: a process that was forked for one context takes its `Post` and serves it to the end."""
 
 from __future__ import annotations
 
@@ -20,54 +20,66 @@ _exit_process = os._exit
 _write = os.write
 
 
-def serve(control: socket.socket, *, reseed: bool = True) -> NoReturn:
-    """Be the worker of one context until the host closes the socket; then the process ends at once.
+class Post:
+    """Everything that a context needs and that can be made before anything is known of it.
 
     Expects descriptor 0 to be /dev/null, 1 and 2 pipes that the host reads, and `control` a connected stream socket;
-    to be called in the main thread of a process that has no other. With `reseed` false the random generators go on as
-    the zygote left them, so that contexts are alike. Exit codes: 0 at the end of the stream or after
-    REFUSED, 76 where the host sends what is no frame or not the one that is due, 74 where a descriptor is lost, 70 for
-    a fault of its own, told on stderr.
+    to be made and used in the main thread of a process that has no other. With `reseed` false the random generators go
+    on as the zygote left them, so that contexts are alike.
     """
-    try:
-        _serve(control, reseed)
-    except frames.FrameError:
-        _exit_process(os.EX_PROTOCOL)
-    except OSError:  # the host is gone, or user code closed what the worker stands on
-        _exit_process(os.EX_IOERR)
-    except BaseException:  # user code took apart what the worker stands on; nothing may return to the zygote's code
-        _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
-        _exit_process(os.EX_SOFTWARE)
 
+    def __init__(self, control: socket.socket, *, reseed: bool = True) -> None:
+        interrupts = Interrupts()
+        interrupts.take_over()
+        self._channel = Channel(control, interrupts)
+        rebirth.renew_multiprocessing()
+        if reseed:
+            rebirth.reseed()
+        self._blas = rebirth.BlasThreads()
+        self._context = Context(self._channel, Streams(control.fileno()), interrupts, self._blas)
+        os.register_at_fork(after_in_child=self._channel.abandon)
+        os.register_at_fork(after_in_child=interrupts.arm_child)
+        faulthandler.enable(file=2, all_threads=False)
 
-def _serve(control: socket.socket, reseed: bool) -> NoReturn:
-    interrupts = Interrupts()
-    interrupts.take_over()
-    channel = Channel(control, interrupts)
-    first = channel.receive()
-    if first is None:
-        _exit_process(0)
-    if first.kind != frames.INIT:
-        raise frames.FrameError("INIT is due first")
-    refusal = _enter(first.header)
-    if refusal:
-        channel.answer(frames.encode(frames.Frame(frames.REFUSED, {"message": refusal})))
-        _exit_process(0)
-    rebirth.renew_multiprocessing()
-    if reseed:
-        rebirth.reseed()
-    context = Context(channel, Streams(control.fileno()), interrupts, rebirth.BlasThreads(first.header["envs"]))
-    os.register_at_fork(after_in_child=channel.abandon)
-    os.register_at_fork(after_in_child=interrupts.arm_child)
-    faulthandler.enable(file=2, all_threads=False)
-    channel.answer(frames.encode(frames.Frame(frames.READY, _about())))
-    while True:
-        request = channel.receive()
-        if request is None:
+    def serve(self) -> NoReturn:
+        """Be the worker of one context until the host closes the socket; then the process ends at once.
+
+        Exit codes: 0 at the end of the stream or after REFUSED, 76 where the host sends what is no frame or not the one
+        that is due, 74 where a descriptor is lost, 70 for a fault of its own, told on stderr.
+        """
+        try:
+            self._begin()
+            self._run_all()
+        except frames.FrameError:
+            _exit_process(os.EX_PROTOCOL)
+        except OSError:  # the host is gone, or user code closed what the worker stands on
+            _exit_process(os.EX_IOERR)
+        except BaseException:  # user code took apart what the worker stands on; nothing may return to the zygote's code
+            _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+            _exit_process(os.EX_SOFTWARE)
+
+    def _begin(self) -> None:
+        first = self._channel.receive()
+        if first is None:
             _exit_process(0)
-        if request.kind != frames.RUN:
-            raise frames.FrameError("RUN is due")
-        context.run(request)
+        if first.kind != frames.INIT:
+            raise frames.FrameError("INIT is due first")
+        refusal = _enter(first.header)
+        if refusal:
+            self._channel.answer(frames.encode(frames.Frame(frames.REFUSED, {"message": refusal})))
+            _exit_process(0)
+        rebirth.start_children_here()
+        self._blas.heed(first.header["envs"])
+        self._channel.answer(frames.encode(frames.Frame(frames.READY, _about())))
+
+    def _run_all(self) -> NoReturn:
+        while True:
+            request = self._channel.receive()
+            if request is None:
+                _exit_process(0)
+            if request.kind != frames.RUN:
+                raise frames.FrameError("RUN is due")
+            self._context.run(request)
 
 
 def _enter(header: dict[str, Any]) -> str:
@@ -91,7 +103,7 @@ def _enter(header: dict[str, Any]) -> str:
     # What Python itself reads only as it starts.
     if "TZ" in header["envs"]:
         time.tzset()
-    sys.path[:0] = filter(None, header["envs"].get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[1:1] = filter(None, header["envs"].get("PYTHONPATH", "").split(os.pathsep))
     return ""
 
 

@@ -27,18 +27,24 @@ def reseed() -> None:
 
 
 def renew_multiprocessing() -> None:
-    """Let children start where this process is, with a key that other contexts do not know.
+    """Let children start with a key that other contexts do not know.
 
     From Python 3.14 on, children are made by a server that does not know the functions of a cell: here they are
     forked, as before.
     """
     process: Any = sys.modules.get("multiprocessing.process")
     if process is not None:
-        process.ORIGINAL_DIR = os.getcwd()
         process.current_process().authkey = os.urandom(_AUTHKEY_BYTES)
     if sys.version_info >= (3, 14):
         context = importlib.import_module("multiprocessing.context")
         context._default_context._default_context = context._concrete_contexts["fork"]  # noqa: SLF001
+
+
+def start_children_here() -> None:
+    """Let children of `multiprocessing` start in the present directory."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.ORIGINAL_DIR = os.getcwd()
 
 
 class BlasThreads:
@@ -48,16 +54,21 @@ class BlasThreads:
     first named in a cell, not in every context.
     """
 
-    def __init__(self, envs: Mapping[str, str]) -> None:
+    def __init__(self) -> None:
+        self._count = len(os.sched_getaffinity(0))
+        self._is_due = "numpy" in sys.modules
+
+    def heed(self, envs: Mapping[str, str]) -> None:
+        """Take the number of threads that the context's environment asks for."""
         wanted = envs.get(_OPENBLAS_VARIABLE, "")
-        self._count = int(wanted) if wanted.isdecimal() else len(os.sched_getaffinity(0))
-        self._is_due = "numpy" in sys.modules and self._count > 1
+        if wanted.isdecimal():
+            self._count = int(wanted)
 
     def before(self, source: str) -> None:
         """Look at a cell that is about to run."""
         if self._is_due and "numpy" in source:
             self._is_due = False
-            setter = _openblas_setter()
+            setter = _openblas_setter() if self._count > 1 else None
             if setter is not None:
                 setter(self._count)
 

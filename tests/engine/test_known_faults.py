@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import signal
 from pathlib import Path
 
@@ -301,7 +302,10 @@ async def test_a_context_stands_in_a_directory_of_its_own_and_shares_its_sandbox
 
 async def test_a_lost_zygote_is_replaced_and_its_contexts_go_on_empty(local_engine: LocalEngine, bench: Bench) -> None:
     _, heard = await bench.run("import os; x = 41; os.getppid()")
-    os.kill(int(heard.result()), signal.SIGKILL)
+    zygote = os.pidfd_open(int(heard.result()))
+    signal.pidfd_send_signal(zygote, signal.SIGKILL)
+    assert select.select([zygote], [], [], 20)[0]  # its children have been sent their signal then
+    os.close(zygote)
     outcome, heard = await bench.run("'x' in globals()")
     if outcome.state is State.RESET:  # the loss came while it ran
         outcome, heard = await bench.run("'x' in globals()")

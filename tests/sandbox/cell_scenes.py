@@ -34,22 +34,25 @@ BOUND_S = 60.0
 OBEDIENT_MAIN = """
 import json, os
 
-def serve(control):
-    control.setblocking(True)
-    stream = control.makefile("rwb")
-    scope = {}
-    while True:
-        line = stream.readline()
-        if not line:
-            os._exit(0)
-        scope["answer"] = None
-        try:
-            exec(json.loads(line), scope)
-            reply = {"answer": scope["answer"]}
-        except Exception as error:
-            reply = {"error": "%s: %s" % (type(error).__name__, error)}
-        stream.write(json.dumps(reply).encode() + b"\\n")
-        stream.flush()
+class Post:
+    def __init__(self, control):
+        control.setblocking(True)
+        self.stream = control.makefile("rwb")
+
+    def serve(self):
+        scope = {}
+        while True:
+            line = self.stream.readline()
+            if not line:
+                os._exit(0)
+            scope["answer"] = None
+            try:
+                exec(json.loads(line), scope)
+                reply = {"answer": scope["answer"]}
+            except Exception as error:
+                reply = {"error": "%s: %s" % (type(error).__name__, error)}
+            self.stream.write(json.dumps(reply).encode() + b"\\n")
+            self.stream.flush()
 """
 
 DAEMON = """

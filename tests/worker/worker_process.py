@@ -31,7 +31,7 @@ for preload in sys.argv[3:]:
     importlib.import_module(preload)
 control = fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, 500)  # far from what user code may close, as in a room
 os.close(int(sys.argv[2]))
-main.serve(socket.socket(fileno=control))
+main.Post(socket.socket(fileno=control)).serve()
 """
 
 PATIENCE_S = 30.0
