@@ -100,6 +100,7 @@ class ToolboxEngine:
             await self._api.request("GET", "sandbox?limit=1")
             info = await self._server_info()
         except ToolboxError as error:
+            await self._api.close()
             raise SetupFailed(
                 f"The toolbox server at {self._api_address.url} cannot be used: {error}. Check --url and --token-file."
             ) from error

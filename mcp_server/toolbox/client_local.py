@@ -18,6 +18,9 @@ from threading import Lock
 STOP_TIMEOUT_S = 15.0
 """For a child that was told to end, which ends its contexts first; then it is killed."""
 
+END_TIMEOUT_S = 5.0
+"""How long a child that has closed its socket may take to be gone."""
+
 BACKLOG = 512
 """Connections that may wait while the child starts."""
 
@@ -63,8 +66,12 @@ class LocalServer:
                 )
 
     def explain(self) -> str:
-        """What the child said last, where it has ended by itself."""
-        if self._process is None or self._process.poll() is None:
+        """What a child that no longer answers said last; empty where it goes on. Blocks while it is ending."""
+        if self._process is None:
+            return ""
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
             return ""
         said = self._log.read_text(encoding="utf-8", errors="replace").strip()[-SHOWN_CHARS:]
         return f"the embedded server ended with status {self._process.returncode}: {said or 'it said nothing'}"

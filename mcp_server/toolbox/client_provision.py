@@ -123,7 +123,7 @@ class AsyncProvision:
                     getting = self._api.get(self._wanted_id) if self._wanted_id else self._api.create({})
                     self._remote = await getting
                 except CodeInterpreterConnectionError as error:
-                    raise explained(error, self._server) from error
+                    raise await asyncio.to_thread(explained, error, self._server) from error
                 await self.interpreter_api.move_to(self._remote.toolbox)
             return self._remote
 

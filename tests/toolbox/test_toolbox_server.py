@@ -8,6 +8,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
@@ -300,6 +301,14 @@ def test_a_sandbox_with_what_this_server_lacks_is_refused(server: ToolboxServer,
     answer = server.request("POST", "/api/sandbox", asked)
     assert answer.status_code == 400
     assert next(iter(asked)) in answer.json()["message"]
+
+
+def test_a_sandbox_names_its_toolbox_as_its_caller_reaches_it(server: ToolboxServer, sandbox_id: str) -> None:
+    path = f"{server.url}/api/sandbox/{sandbox_id}"
+    assert httpx.get(path, trust_env=False).json()["toolboxProxyUrl"] == f"{server.url}/toolbox"
+    proxied = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "code.example"}
+    answer = httpx.get(path, headers=proxied, trust_env=False)
+    assert answer.json()["toolboxProxyUrl"] == "https://code.example/toolbox"
 
 
 def test_a_name_is_taken_once(server: ToolboxServer) -> None:
