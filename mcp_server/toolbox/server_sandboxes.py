@@ -254,7 +254,44 @@ class _MainApi:
         await self._sandboxes.delete(sandbox)
         return JSONResponse(_described(request, sandbox, state="destroyed"))
 
-    async def toolbox_proxy_url(request: Request) -> str:
+    async def toolbox_proxy_url(self, request: Request) -> JSONResponse:
+        self._found(request)
+        return JSONResponse({"url": toolbox_proxy_url(request)})
+
+    async def last_activity(self, request: Request) -> Response:
+        self._found(request)
+        return Response(status_code=HTTPStatus.CREATED)
+
+    def _found(self, request: Request) -> Sandbox:
+        return self._sandboxes.find(principal_of(request), request.path_params["sandbox"])
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """The request's body, a JSON object; an empty body is an empty one. Raises ApiRefusal."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > MAX_BODY_BYTES:
+            raise ApiRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {MAX_BODY_BYTES:,} bytes.")
+    if not data:
+        return {}
+    try:
+        body = json.loads(bytes(data))
+    except (ValueError, RecursionError):
+        raise ApiRefusal(HTTPStatus.BAD_REQUEST, "The body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise ApiRefusal(HTTPStatus.BAD_REQUEST, "The body must be a JSON object.")
+    return body
+
+
+def bad_body(error: ValidationError) -> ApiRefusal:
+    """What is wrong with the first field that is."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return ApiRefusal(HTTPStatus.BAD_REQUEST, f"{place[:100]}: {fault['msg']}")
+
+
+def toolbox_proxy_url(request: Request) -> str:
     """The address of the toolboxes, as this caller reaches the server; a sandbox's is this and its id.
 
     A proxy's word on that is taken from anyone: a caller who lies misleads none but itself.
