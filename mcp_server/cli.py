@@ -297,10 +297,10 @@ def _cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
     if not os.access(settings.python, os.X_OK):
         raise SetupFailed(f"--python {settings.python}: there is no such program.")
     workspace = None
-    if settings.workspace:
-        path = Path(settings.workspace).expanduser()
+    if settings.workspace_dir:
+        path = Path(settings.workspace_dir).expanduser()
         if not path.is_dir():
-            raise SetupFailed(f"--workspace {settings.workspace}: no such directory.")
+            raise SetupFailed(f"--workspace {settings.workspace_dir}: no such directory.")
         workspace = Workspace(str(path.resolve()), settings.workspace_read_only)
     return CellPlan(
         python=settings.python,

@@ -103,6 +103,8 @@ def _outputs(capabilities: EngineCapabilities) -> str:
 
 
 def _files(settings: Settings) -> str:
+    if settings.workspace_read_only:
+        return "Contexts work in a directory of the user's own, which they can read and not change."
     if settings.workspace:
         return "Contexts work in a directory of the user's own: what is changed there is changed for good."
     return "The contexts of a conversation share their files, which go with the last of its contexts."

@@ -57,6 +57,9 @@ def _size(default: int, least: int, description: str) -> Any:
     return Field(default=ByteSize(default), ge=least, le=1 << 50, description=description)
 
 
+READ_ONLY_SUFFIX = ":ro"
+
+
 class Settings(BaseSettings):
     """Frozen. `Settings.load` reads the environment; the constructor alone does not."""
 
@@ -95,9 +98,9 @@ class Settings(BaseSettings):
         description="Modules imported before the first context, where installed; separated by commas, empty for none.",
     )
     workspace: str = Field(
-        default="", description="Directory of yours that contexts work in, instead of private ones; empty = private."
+        default="",
+        description="Directory of yours that contexts work in, DIR or DIR:ro to only read it; empty = private ones.",
     )
-    workspace_read_only: bool = Field(default=False, description="The workspace can be read but not changed.")
     state_dir: str = Field(
         default="",
         description="Where contexts keep files; empty = ~/.local/state/mcp-code-interpreter (XDG_STATE_HOME).",
@@ -122,6 +125,14 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="json, console, or auto: json unless a terminal reads it."
     )
+
+    @property
+    def workspace_dir(self) -> str:
+        return self.workspace.removesuffix(READ_ONLY_SUFFIX)
+
+    @property
+    def workspace_read_only(self) -> bool:
+        return self.workspace.endswith(READ_ONLY_SUFFIX)
 
     @field_validator("preload", mode="before")
     @classmethod

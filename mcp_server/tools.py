@@ -269,7 +269,7 @@ _OUTPUT_SCHEMAS: dict[str, dict[str, Any]] = {
 
 def _describe(schemas: Mapping[str, dict[str, Any]], texts: Texts, settings: Settings) -> list[Tool]:
     """The four tools. A workspace of the user's makes running code able to change what they own."""
-    touches_user_files = bool(settings.workspace) or settings.allow_unsandboxed
+    touches_user_files = (bool(settings.workspace) and not settings.workspace_read_only) or settings.allow_unsandboxed
     hints = {
         "run_code": ("Run Python code", _hints(destructive=touches_user_files, open_world=settings.allow_unsandboxed)),
         "create_context": ("Create a context", _hints()),

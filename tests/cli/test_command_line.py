@@ -178,3 +178,15 @@ def test_doctor_names_the_layers_and_the_tier() -> None:
 def test_doctor_fails_where_contexts_could_not_be_started() -> None:
     done = shell("doctor", "--preload", "", "--workspace", "/nowhere")
     assert done.returncode == 1
+
+
+def test_a_workspace_is_worked_in_and_with_ro_only_read(tmp_path: Path) -> None:
+    (tmp_path / "given.txt").write_text("given")
+    code = "import os; print(sorted(os.listdir())); open('made.txt', 'w').write('made')"
+    done = shell("run", "--preload", "", "--workspace", f"{tmp_path}:ro", "-c", code)
+    assert (done.returncode, done.stdout) == (1, "['given.txt']\n")
+    assert "Read-only file system" in done.stderr
+    assert not (tmp_path / "made.txt").exists()
+    done = shell("run", "--preload", "", "--workspace", str(tmp_path), "-c", code)
+    assert (done.returncode, done.stdout) == (0, "['given.txt']\n4\n")
+    assert (tmp_path / "made.txt").read_text() == "made"
