@@ -185,7 +185,7 @@ def test_a_workspace_is_worked_in_and_with_ro_only_read(tmp_path: Path) -> None:
     code = "import os; print(sorted(os.listdir())); open('made.txt', 'w').write('made')"
     done = shell("run", "--preload", "", "--workspace", f"{tmp_path}:ro", "-c", code)
     assert (done.returncode, done.stdout) == (1, "['given.txt']\n")
-    assert "Read-only file system" in done.stderr
+    assert "OSError" in done.stderr or "PermissionError" in done.stderr
     assert not (tmp_path / "made.txt").exists()
     done = shell("run", "--preload", "", "--workspace", str(tmp_path), "-c", code)
     assert (done.returncode, done.stdout) == (0, "['given.txt']\n4\n")
