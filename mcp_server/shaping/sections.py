@@ -71,9 +71,8 @@ def arrange(sections: Sequence[Section], room: int) -> Body:
     chosen = [section for section in sections if not section.blank]
     room += 1  # the last line has no newline
     dropped = _drop_until_fitting(chosen, room)
-    room -= sum(section.frame_chars + section.least_chars for section in chosen) + sum(
-        len(line) + 1 for line in dropped
-    )
+    room -= sum(section.frame_chars + section.least_chars for section in chosen)
+    room -= sum(len(line) + 1 for line in dropped)
     ranks = [[section for section in chosen if section.rank == rank] for rank in (FAILURE, VALUES, STREAMS)]
     more = share_by_rank(room, [[section.wanted_chars - section.least_chars for section in rank] for rank in ranks])
     rooms = {

@@ -63,3 +63,19 @@ def test_a_line_that_loses_its_middle_is_cut_between_clusters(clusters: list[str
     assert whole.startswith(head)
     assert whole.endswith(tail)
     assert {len(head), len(whole) - len(tail)} <= edges(line)
+
+
+@pytest.mark.parametrize("before", ["", "x", "xy", "🇫", "🇫🇷x"])
+@pytest.mark.parametrize("after", ["", "z"])
+def test_an_endless_line_of_flags_is_cut_between_flags(before: str, after: str) -> None:
+    shaper = StreamShaper(1000)
+    for _ in range(20):
+        shaper.feed((before + "🇩🇪" * 1_000 + after).encode())
+    text = shaper.finish().fit(1000).text
+    line = (before + "🇩🇪" * 1_000 + after) * 20
+    head, tail = text.partition("⟦")[0], text.rpartition("⟧")[2]
+    places = {0}
+    for match in re.finditer("[🇦-🇿]{2}|.", line):
+        places.add(match.end())
+    assert len(head) in places
+    assert len(line) - len(tail) in places

@@ -61,6 +61,7 @@ def test_two_blobs_far_apart_are_not_taken_for_one() -> None:
 
 def test_blanks_that_wiped_something_out_are_not_shown() -> None:
     assert shown(b"100% done\r         \rx  \ny  \n") == "x\ny  "
+    assert shown(b"abc\rab    \ny\n") == "ab\ny"
 
 
 def test_a_long_line_loses_its_middle_and_the_count_is_exact() -> None:

@@ -67,6 +67,15 @@ def test_windows_show_everything_once(parts: list[str]) -> None:
     assert folded or "".join(unfolded) == raw.decode().replace("\n", "")
 
 
+def test_a_sequence_left_open_by_a_flood_belongs_to_the_next_window() -> None:
+    shaper = StreamShaper(WINDOW)
+    flood = b"".join(b"line %d\n" % n for n in range(50_000))
+    shaper.feed(flood + b"a\x1b[3")
+    assert shaper.cut().total_chars == len(flood) + 1
+    shaper.feed(b"1mb\n")
+    assert shaper.finish().total_chars == 7
+
+
 def test_a_flood_in_one_window_is_no_matter_to_the_next() -> None:
     shaper = StreamShaper(WINDOW)
     shaper.feed(b"".join(b"line %d\n" % n for n in range(50_000)) + b"unfinished")
@@ -138,6 +147,20 @@ def test_a_failure_in_the_middle_is_shown_in_its_place(at: int) -> None:
         gaps = [int(line.split()[1].replace(",", "")) for line in lines if line.startswith("⟦… ")]
         assert len(gaps) == 2
         assert sum(gaps) + len(lines) - 2 == 100_003
+
+
+def test_a_failure_where_the_kept_end_begins_is_shown_once() -> None:
+    for back in range(250, 310):
+        lines = [b"%06d %s\n" % (n, b"Error" if n == 2_000 - back else b"." * 92) for n in range(2_000)]
+        shaper = StreamShaper(WINDOW)
+        for at in range(0, 2_000, 7):
+            shaper.feed(b"".join(lines[at : at + 7]))
+        whole = shaper.finish()
+        assert whole.total_lines == 2_000
+        assert whole.total_chars == len(b"".join(lines))
+        numbers = [int(row.text[:6]) for row in whole.rows if not row.hidden]
+        assert numbers == sorted(set(numbers))
+        assert 2_000 - back in numbers
 
 
 def test_a_failure_is_found_where_chunks_meet() -> None:
