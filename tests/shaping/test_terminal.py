@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -188,3 +189,15 @@ def test_a_long_run_of_one_line_is_passed_on_as_a_count() -> None:
     terminal.finish()
     assert lines.texts == ["y"] * (1_000_000 - lines.given)
     assert lines.given > 990_000
+
+
+def test_redrawing_wide_characters_is_given_up_in_time_and_printing_them_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_server.shaping.terminal.MAX_WORK", 100_000)
+    for flood in ("\r" + "漢" * 100, "漢\b", "🚀\x1b[G"):
+        terminal = Terminal(Lines(), bounded=True)
+        assert terminal.feed(flood * 10_000) < len(flood) * 10_000
+        assert terminal.full
+    terminal = Terminal(Lines(), bounded=True)
+    text = ("漢" * 100 + "\n") * 1_000
+    assert terminal.feed(text) == len(text)
+    assert not terminal.full
