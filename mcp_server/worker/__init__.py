@@ -1,4 +1,20 @@
 """Runs INSIDE the sandbox: standard library only, relative imports only, syntax of Python 3.9.
 
-The host imports `frames` from here and nothing else.
+The host imports `frames` from here and nothing else. Where to look:
+
+    the wire                frames                   both sides; its last section is the zygote's
+    the cell                zygote                   forks workers, hears of their ends, never runs user code
+                            preload, packets, reaping, statedir, trees
+                            plain, rooms, oneroom    how workers are housed, one module for each kind of tier
+      built by              builder, bubble          namespaces, or bubblewrap
+                            view, workspace          what files it can see
+                            nursery                  rooms, built ahead
+    confinement             birth                    from a fork to a process that may run user code
+                            confine, seccomp/, tags  limits, Landlock, capabilities, system calls; the mark of a context
+                            linux                    system calls that the standard library lacks
+                            trials                   what works on this machine
+    the interpreter         main, channel, rebirth   the door, its socket, what a fork must not share
+      a run                 runner, cells, commands, coroutines, sources, interrupts, streams
+      an exception          tracebacks, stacks, hints
+      a value               display, forms, plaintext, tables, figures, images
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ def test_the_worker_imports_the_standard_library_and_its_own_house_alone(path: P
             assert root in sys.stdlib_module_names or root in PROVIDED_BY_USERS, f"{path.name} imports {module}"
         else:
             assert level <= depth, f"{path.name} imports from above worker/"
+
+
+def test_the_workers_floor_plan_names_every_module() -> None:
+    plan = set(re.findall(r"[a-z_]+", ast.get_docstring(ast.parse((WORKER / "__init__.py").read_text())) or ""))
+    assert {path.stem for path in WORKER.glob("*.py")} - {"__init__"} <= plan
 
 
 PROVIDED_BY_USERS = {"matplotlib", "numpy", "pandas", "PIL"}
