@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from mcp_server import cli
+from mcp_server import composition
 from mcp_server.engine.base import Engine
 from mcp_server.model import Chunk, ContextSpec, Outcome, RunRequest, Status
 from mcp_server.service import Service
@@ -27,8 +27,8 @@ def settings(**given: Any) -> Settings:
 
 @asynccontextmanager
 async def started(*, spares: int | None = None, **given: Any) -> AsyncIterator[Engine]:
-    """An engine in the best tier that works here, as `mcp-code-interpreter` starts it; `spares` are its workers and rooms ahead."""
-    engine, cells = cli._local_engine(settings(**given))
+    """An engine as `mcp-code-interpreter` starts it, in the best tier; `spares` are its workers and rooms ahead."""
+    engine, cells = composition.local_engine(settings(**given))
     if spares is not None:
         cells._plan = replace(cells._plan, spare_workers=spares, spare_rooms=spares)
     await engine.start()
@@ -44,8 +44,8 @@ async def started(*, spares: int | None = None, **given: Any) -> AsyncIterator[E
 async def service(**given: Any) -> AsyncIterator[Service]:
     """A service over such an engine."""
     wanted = settings(**given)
-    engine, _ = cli._local_engine(wanted)
-    served = cli._service(engine, wanted)
+    engine, _ = composition.local_engine(wanted)
+    served = composition.service_over(engine, wanted)
     await served.start()
     try:
         yield served

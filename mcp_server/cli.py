@@ -1,4 +1,4 @@
-"""The command line, and the composition root: the one place that picks implementations.
+"""The command line. Which implementations it runs is `composition`'s to say.
 
 Heavy imports stand inside the commands, so that `--help` is quick.
 """
@@ -14,47 +14,31 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mcp_server import __version__
+from mcp_server.composition import (
+    Cells,
+    EngineChoice,
+    EngineKind,
+    cell_plan,
+    chosen_engine,
+    local_engine,
+    refuse_weak_sandbox,
+    service_over,
+    texts_for,
+)
 from mcp_server.errors import SetupFailed
 from mcp_server.flags import with_settings
 from mcp_server.settings import LogFormat, LogLevel, Settings
-
-if TYPE_CHECKING:
-    from mcp_server.engine.base import Engine
-    from mcp_server.engine.local import LocalEngine
-    from mcp_server.prompts import Texts
-    from mcp_server.sandbox.cell import Cell, Warmth
-    from mcp_server.sandbox.policy import CellPlan
-    from mcp_server.sandbox.probe import ProbeResult
-    from mcp_server.service import Service
 
 SETUP_STATUS = 1
 """Exit status of a start that failed; 2 is a wrong command line, as everywhere."""
 
 _REMOTE_PANEL = "Running the code elsewhere"
-
-
-class EngineKind(StrEnum):
-    """Where code runs: here, at a toolbox server, or in Daytona's sandboxes, which speak the same protocol."""
-
-    LOCAL = "local"
-    TOOLBOX = "toolbox"
-    DAYTONA = "daytona"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineChoice:
-    """What the flags before a command's name say of the engine. ``token_file`` holds the token to show at ``url``."""
-
-    kind: EngineKind = EngineKind.LOCAL
-    url: str = ""
-    token_file: Path | None = None
 
 
 app = typer.Typer(
@@ -219,154 +203,22 @@ class _Address:
     parent: int | None = None
 
 
-# -- composition ----------------------------------------------------------------------------------------------------
-
-
-class _Cells:
-    """Makes the engine's cells, and remembers the newest: what it has preloaded is told to the model."""
-
-    def __init__(self, plan: CellPlan) -> None:
-        self._plan = plan
-        self._newest: Cell | None = None
-
-    def __call__(self) -> Cell:
-        from mcp_server.sandbox.cell import Cell
-
-        self._newest = Cell(self._plan)
-        return self._newest
-
-    @property
-    def warmth(self) -> Warmth | None:
-        return self._newest.warmth if self._newest is not None else None
-
-
-def _engine(settings: Settings, choice: EngineChoice) -> tuple[Engine, Callable[[], Warmth | None]]:
-    """The engine that was chosen, and what is known of its warmth once it has started."""
-    if choice.kind is EngineKind.LOCAL:
-        engine, cells = _local_engine(settings)
-        return engine, lambda: cells.warmth
-    if not choice.url:
-        raise SetupFailed(f"--engine {choice.kind} needs --url: the address of the server that runs the code.")
-    from mcp_server.toolbox.client_engine import ToolboxEngine
-
-    token = _read_token(choice.token_file) if choice.token_file is not None else None
-    return ToolboxEngine(choice.url, token, name=choice.kind.value), lambda: None
-
-
-def _read_token(path: Path) -> str:
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupFailed(f"Cannot read --token-file {path}: {error}") from None
-    if not token or any(character.isspace() for character in token):
-        raise SetupFailed(f"--token-file {path} must hold one token and nothing else.")
-    return token
-
-
-def _local_engine(settings: Settings) -> tuple[LocalEngine, _Cells]:
-    """The engine of this machine in the best tier that works. Raises SetupFailed where that is less than asked for."""
-    from mcp_server.engine.local import LocalEngine
-    from mcp_server.model import EngineCapabilities
-    from mcp_server.sandbox import probe
-    from mcp_server.sandbox.limits import Ceilings
-
-    found = probe.probe()
-    _refuse_weak_sandbox(found, settings)
-    cells = _Cells(_cell_plan(settings, found))
-    missing = () if found.tier == "none" else probe.GAPS[found.tier]
-    capabilities = EngineCapabilities("local", found.tier, outputs=True, images=True, files=True, missing=missing)
-    ceilings = Ceilings(settings.memory_bytes, settings.processes)
-    engine = LocalEngine(cells, capabilities, outputs_quota_bytes=settings.outputs_bytes, ceilings=ceilings)
-    return engine, cells
-
-
-def _refuse_weak_sandbox(found: ProbeResult, settings: Settings) -> None:
-    from mcp_server.sandbox.policy import Tier
-    from mcp_server.sandbox.probe import refusal
-
-    if settings.allow_unsandboxed:
-        return
-    reason = refusal(found, Tier(settings.min_sandbox))
-    if reason:
-        raise SetupFailed(f"{reason}\nOr run without it, with the rights of this user: --allow-unsandboxed.")
-
-
-def _cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
-    from mcp_server.sandbox.policy import CellPlan, Limits, Workspace, environment_for
-
-    if not os.access(settings.python, os.X_OK):
-        raise SetupFailed(f"--python {settings.python}: there is no such program.")
-    workspace = None
-    if settings.workspace_dir:
-        path = Path(settings.workspace_dir).expanduser()
-        if not path.is_dir():
-            raise SetupFailed(f"--workspace {settings.workspace_dir}: no such directory.")
-        workspace = Workspace(str(path.resolve()), settings.workspace_read_only)
-    return CellPlan(
-        python=settings.python,
-        state_dir=str(_state_dir(settings)),
-        tier=found.tier,
-        preload=settings.preload,
-        environment=environment_for(settings.python, os.environ),
-        limits=Limits(
-            data_bytes=settings.memory_bytes,
-            file_bytes=settings.file_size_bytes,
-            open_files=settings.open_files,
-            processes=settings.processes,
-            cpu_s=settings.cpu_s,
-            disk_bytes=settings.disk_bytes,
-            disk_inodes=settings.disk_inodes,
-            scratch_bytes=settings.scratch_bytes,
-            outputs_bytes=settings.outputs_total_bytes,
-        ),
-        workspace=workspace,
-    )
-
-
-def _state_dir(settings: Settings) -> Path:
-    if settings.state_dir:
-        return Path(settings.state_dir).expanduser().absolute()
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "mcp-code-interpreter"
-
-
-def _service(engine: Engine, settings: Settings) -> Service:
-    from mcp_server.service import Service, ServiceLimits
-
-    limits = ServiceLimits(
-        default_timeout_s=settings.timeout_s,
-        wait_s=settings.wait_s,
-        max_output_chars=settings.max_output_chars,
-        idle_expiry_s=settings.idle_expiry_s,
-        contexts_per_conversation=settings.contexts_per_conversation,
-        contexts=settings.contexts,
-    )
-    return Service(engine, limits)
-
-
-def _texts(service: Service, settings: Settings, warmth: Warmth | None) -> Texts:
-    from mcp_server.prompts import Facts, load
-
-    facts = Facts(settings, service.capabilities)
-    if warmth is not None:
-        facts = Facts(settings, service.capabilities, warmth.python, warmth.preloaded)
-    return load(facts)
-
-
 # -- commands -------------------------------------------------------------------------------------------------------
 
 
 async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
     doors = _import_beside("mcp_server.app")
-    engine, warmth = _engine(settings, choice)
-    service = _service(engine, settings)
+    engine, warmth = chosen_engine(settings, choice)
+    service = service_over(engine, settings)
     await service.start()
     try:
         await doors
         from mcp_server import stdio_server
         from mcp_server.app import build_server
 
-        return await stdio_server.serve(build_server(service, settings, _texts(service, settings, warmth()), "stdio"))
+        return await stdio_server.serve(
+            build_server(service, settings, texts_for(service, settings, warmth()), "stdio")
+        )
     finally:
         await service.close()
 
@@ -392,11 +244,11 @@ async def _serve_http(
         toolbox_server.tune(listener)
         if address.parent is not None:
             watch(address.parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        engine, warmth = _engine(settings, choice)
-        service = _service(engine, settings)
+        engine, warmth = chosen_engine(settings, choice)
+        service = service_over(engine, settings)
         await service.start()
         try:
-            server = build_server(service, settings, _texts(service, settings, warmth()))
+            server = build_server(service, settings, texts_for(service, settings, warmth()))
             routes = toolbox_server.routes(service, access) if toolbox else []
             asgi = guarded(build_asgi(server, address.host, settings.idle_expiry_s, routes), access)
             url = _url(address, listener) + MCP_PATH
@@ -426,7 +278,7 @@ def _url(address: _Address, listener: socket.socket) -> str:
 async def _run_on_terminal(settings: Settings, source: str) -> int:
     from mcp_server import terminal
 
-    engine, _ = _local_engine(settings)
+    engine, _ = local_engine(settings)
     await engine.start()
     try:
         return await terminal.run(engine, source, settings.timeout_s)
@@ -442,7 +294,7 @@ async def _doctor(settings: Settings) -> int:
 
     console = Console()
     found = probe.probe()
-    cells = _Cells(_cell_plan(settings, found))
+    cells = Cells(cell_plan(settings, found))
     trouble = ""
     try:
         cell = cells()
@@ -453,7 +305,7 @@ async def _doctor(settings: Settings) -> int:
     doctor.show(console, found, cells.warmth, settings.python)
     if not trouble:
         try:
-            _refuse_weak_sandbox(found, settings)
+            refuse_weak_sandbox(found, settings)
         except SetupFailed as error:
             trouble = str(error)
     if trouble:

@@ -1,0 +1,173 @@
+"""Which implementations make a server: the one place that picks an engine, a cell's plan and a service's limits.
+
+Heavy imports stand inside the functions, so that a command line that needs none of them is quick.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcp_server.errors import SetupFailed
+from mcp_server.settings import Settings
+
+if TYPE_CHECKING:
+    from mcp_server.engine.base import Engine
+    from mcp_server.engine.local import LocalEngine
+    from mcp_server.prompts import Texts
+    from mcp_server.sandbox.cell import Cell, Warmth
+    from mcp_server.sandbox.policy import CellPlan
+    from mcp_server.sandbox.probe import ProbeResult
+    from mcp_server.service import Service
+
+
+class EngineKind(StrEnum):
+    """Where code runs: here, at a toolbox server, or in Daytona's sandboxes, which speak the same protocol."""
+
+    LOCAL = "local"
+    TOOLBOX = "toolbox"
+    DAYTONA = "daytona"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What the flags before a command's name say of the engine. ``token_file`` holds the token to show at ``url``."""
+
+    kind: EngineKind = EngineKind.LOCAL
+    url: str = ""
+    token_file: Path | None = None
+
+
+class Cells:
+    """Makes the engine's cells, and remembers the newest: what it has preloaded is told to the model."""
+
+    def __init__(self, plan: CellPlan) -> None:
+        self._plan = plan
+        self._newest: Cell | None = None
+
+    def __call__(self) -> Cell:
+        from mcp_server.sandbox.cell import Cell
+
+        self._newest = Cell(self._plan)
+        return self._newest
+
+    @property
+    def warmth(self) -> Warmth | None:
+        return self._newest.warmth if self._newest is not None else None
+
+
+def chosen_engine(settings: Settings, choice: EngineChoice) -> tuple[Engine, Callable[[], Warmth | None]]:
+    """The engine that was chosen, and what is known of its warmth once it has started."""
+    if choice.kind is EngineKind.LOCAL:
+        engine, cells = local_engine(settings)
+        return engine, lambda: cells.warmth
+    if not choice.url:
+        raise SetupFailed(f"--engine {choice.kind} needs --url: the address of the server that runs the code.")
+    from mcp_server.toolbox.client_engine import ToolboxEngine
+
+    token = _read_token(choice.token_file) if choice.token_file is not None else None
+    return ToolboxEngine(choice.url, token, name=choice.kind.value), lambda: None
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupFailed(f"Cannot read --token-file {path}: {error}") from None
+    if not token or any(character.isspace() for character in token):
+        raise SetupFailed(f"--token-file {path} must hold one token and nothing else.")
+    return token
+
+
+def local_engine(settings: Settings) -> tuple[LocalEngine, Cells]:
+    """The engine of this machine in the best tier that works. Raises SetupFailed where that is less than asked for."""
+    from mcp_server.engine.local import LocalEngine
+    from mcp_server.model import EngineCapabilities
+    from mcp_server.sandbox import probe
+    from mcp_server.sandbox.limits import Ceilings
+
+    found = probe.probe()
+    refuse_weak_sandbox(found, settings)
+    cells = Cells(cell_plan(settings, found))
+    missing = () if found.tier == "none" else probe.GAPS[found.tier]
+    capabilities = EngineCapabilities("local", found.tier, outputs=True, images=True, files=True, missing=missing)
+    ceilings = Ceilings(settings.memory_bytes, settings.processes)
+    engine = LocalEngine(cells, capabilities, outputs_quota_bytes=settings.outputs_bytes, ceilings=ceilings)
+    return engine, cells
+
+
+def refuse_weak_sandbox(found: ProbeResult, settings: Settings) -> None:
+    from mcp_server.sandbox.policy import Tier
+    from mcp_server.sandbox.probe import refusal
+
+    if settings.allow_unsandboxed:
+        return
+    reason = refusal(found, Tier(settings.min_sandbox))
+    if reason:
+        raise SetupFailed(f"{reason}\nOr run without it, with the rights of this user: --allow-unsandboxed.")
+
+
+def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
+    from mcp_server.sandbox.policy import CellPlan, Limits, Workspace, environment_for
+
+    if not os.access(settings.python, os.X_OK):
+        raise SetupFailed(f"--python {settings.python}: there is no such program.")
+    workspace = None
+    if settings.workspace_dir:
+        path = Path(settings.workspace_dir).expanduser()
+        if not path.is_dir():
+            raise SetupFailed(f"--workspace {settings.workspace_dir}: no such directory.")
+        workspace = Workspace(str(path.resolve()), settings.workspace_read_only)
+    return CellPlan(
+        python=settings.python,
+        state_dir=str(_state_dir(settings)),
+        tier=found.tier,
+        preload=settings.preload,
+        environment=environment_for(settings.python, os.environ),
+        limits=Limits(
+            data_bytes=settings.memory_bytes,
+            file_bytes=settings.file_size_bytes,
+            open_files=settings.open_files,
+            processes=settings.processes,
+            cpu_s=settings.cpu_s,
+            disk_bytes=settings.disk_bytes,
+            disk_inodes=settings.disk_inodes,
+            scratch_bytes=settings.scratch_bytes,
+            outputs_bytes=settings.outputs_total_bytes,
+        ),
+        workspace=workspace,
+    )
+
+
+def _state_dir(settings: Settings) -> Path:
+    if settings.state_dir:
+        return Path(settings.state_dir).expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "mcp-code-interpreter"
+
+
+def service_over(engine: Engine, settings: Settings) -> Service:
+    from mcp_server.service import Service, ServiceLimits
+
+    limits = ServiceLimits(
+        default_timeout_s=settings.timeout_s,
+        wait_s=settings.wait_s,
+        max_output_chars=settings.max_output_chars,
+        idle_expiry_s=settings.idle_expiry_s,
+        contexts_per_conversation=settings.contexts_per_conversation,
+        contexts=settings.contexts,
+    )
+    return Service(engine, limits)
+
+
+def texts_for(service: Service, settings: Settings, warmth: Warmth | None) -> Texts:
+    from mcp_server.prompts import Facts, load
+
+    facts = Facts(settings, service.capabilities)
+    if warmth is not None:
+        facts = Facts(settings, service.capabilities, warmth.python, warmth.preloaded)
+    return load(facts)
