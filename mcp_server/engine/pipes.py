@@ -38,6 +38,16 @@ class OutputPipes:
             self._held = asyncio.ensure_future(wait)
             self._held.add_done_callback(self._resume)
 
+    def sweep(self) -> None:
+        """Deliver what is in the pipes at this moment, as far as the sink takes it at once."""
+        for fd in list(self._open):
+            left = _waiting_bytes(fd)
+            while left > 0 and self._held is None:
+                read = self._read(fd, left)
+                if read == 0:
+                    break
+                left -= read
+
     async def drain(self) -> None:
         """Deliver what is in the pipes at this moment, and return once the sink has taken it."""
         for fd in list(self._open):

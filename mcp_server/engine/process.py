@@ -173,6 +173,7 @@ class WorkerProcess:
     def _on_frame(self, frame: Frame) -> None:
         event = self._turn.receive(frame)
         if isinstance(event, DisplayChunk):
+            self._output.sweep()  # what was written before it comes before it
             self._output.deliver(event)
         elif not self._answer.done():
             self._answer.set_result(event)

@@ -23,6 +23,7 @@ PRINT_HI = "print('hi')"
 PRINT_BOTH = "import sys; print('out'); print('err', file=sys.stderr)"
 PRINT_LATIN_1 = "import os; n = os.write(1, b'caf\\xe9')"
 SUM = "1 + 1"
+PRINT_AND_SUM = "print('x' * 1000)\n1 + 1"
 NOTHING = "pass"
 SET_X = "x = 41"
 GET_X = "x"
@@ -55,6 +56,7 @@ SCRIPTS: dict[str, Sequence[Step]] = {
     PRINT_BOTH: [Write(b"out\n"), Write(b"err\n", Stream.STDERR)],
     PRINT_LATIN_1: [Write(b"caf\xe9")],
     SUM: [Result("2")],
+    PRINT_AND_SUM: [Write(b"x" * 1000 + b"\n"), Result("2")],
     NOTHING: [],
     SET_X: [Assign("x", "41")],
     GET_X: [Recall("x")],

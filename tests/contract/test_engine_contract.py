@@ -12,6 +12,7 @@ from mcp_server.errors import UnknownContext
 from mcp_server.model import (
     Chunk,
     ContextSpec,
+    DisplayChunk,
     RunRequest,
     State,
     Status,
@@ -56,6 +57,13 @@ async def test_the_last_expression_is_the_result(bench: Bench) -> None:
     outcome, heard = await bench.run(situations.SUM)
     assert outcome.status is Status.OK
     assert heard.result() == "2"
+
+
+async def test_a_result_comes_after_what_was_printed_before_it(bench: Bench) -> None:
+    for _ in range(50):
+        _, heard = await bench.run(situations.PRINT_AND_SUM)
+        assert isinstance(heard.chunks[-1], DisplayChunk)
+        assert len(heard.output()) == 1001
 
 
 async def test_code_without_effect_ends_ok_and_shows_nothing(bench: Bench) -> None:
