@@ -248,9 +248,7 @@ class Cell:
             self._channel.finish()
         if self._first_process_gone is not None:
             await asyncio.shield(self._first_process_gone)
-        if self.is_sandbox:
-            self._remove_outputs()
-        elif end.status != 0 and not self._has_rooms:
+        if end.status != 0 and not self._has_rooms:
             await launch.clear_leftovers(self.plan)
         if not self._ready.done():
             self._closing = True
@@ -272,15 +270,6 @@ class Cell:
             self._closing = True
             _log.error("cell.lost", status=end.status, stderr=end.stderr[-2000:])
             self.on_lost()
-
-    def _remove_outputs(self) -> None:
-        """Nobody inside could write them, and nobody inside can remove them."""
-        try:
-            shutil.rmtree(self._cell_dir)
-        except FileNotFoundError:
-            pass  # the cell was not built
-        except OSError as error:
-            _log.error("cell.leftovers", reason=str(error))
 
     def _lose(self, worker: HostedWorker) -> None:
         if worker.is_coming:

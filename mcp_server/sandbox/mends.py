@@ -77,6 +77,8 @@ def mend(layer: str, error: str, around: Surroundings) -> str:
     if layer == "bubblewrap":
         if "nknown option" in error:
             return "Use bubblewrap 0.8 or newer."
+        if "what root started" in error:
+            return "Start the server as an ordinary user."
         return _BUBBLEWRAP if "not on the PATH" in error else _mend_namespaces(around)
     if layer in ("pidfd", "openat2"):
         return _OLD_KERNEL.format(needed={"pidfd": "5.3", "openat2": "5.6"}[layer], kernel=around.kernel)

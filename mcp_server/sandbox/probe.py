@@ -62,13 +62,14 @@ NEEDED: Mapping[Tier, tuple[str, ...]] = MappingProxyType(
 )
 """Tier, from the best on → the layers it stands on. A layer that was not tried here is not needed here."""
 
-BUILT = frozenset((Tier.STRONG, Tier.STANDARD, Tier.NONE))
-"""The tiers that `cell` can build. One that it cannot is never chosen, whatever works here."""
-
 GAPS: Mapping[Tier, tuple[str, ...]] = MappingProxyType(
     {
         Tier.STRONG: (),
-        Tier.STRONG_CELL: ("Contexts of one conversation share a cell: they see and can end each other's processes.",),
+        Tier.STRONG_CELL: (
+            "Contexts of one conversation share a cell: they see and can end each other's processes, and share /tmp.",
+            "Files of a conversation are not limited in number, only in total size.",
+            "Watchers of files (inotify) are counted with those of the server's user.",
+        ),
         Tier.STANDARD: (
             "There is no network at all, not even loopback: sockets other than pairs do not exist.",
             "Names, sizes and times of the server user's files can be seen; their contents cannot.",
@@ -136,8 +137,8 @@ def judge(outcomes: Mapping[str, Mapping[str, object]], around: Surroundings) ->
 
 
 def best_tier(works: Mapping[str, bool]) -> Tier:
-    """The best tier that can be built whose layers all work, of those that were tried. Pure."""
-    return next(tier for tier, needed in NEEDED.items() if tier in BUILT and _all_work(works, needed))
+    """The best tier whose layers all work, of those that were tried. Pure."""
+    return next(tier for tier, needed in NEEDED.items() if _all_work(works, needed))
 
 
 def _all_work(works: Mapping[str, bool], needed: Iterable[str]) -> bool:
@@ -167,8 +168,6 @@ def refusal(result: ProbeResult, least: Tier) -> str:
     wanted = NEEDED[least]
     failed = [layer for layer in result.layers if layer.name in wanted and not layer.works]
     reasons = [f"- {LAYERS[layer.name]}: {layer.error}. {layer.mend}" for layer in failed]
-    if least not in BUILT:
-        reasons.append(f"- {least!s} is not built by this version.")
     return "\n".join((f"The sandbox tier {least!s} cannot be had here; {result.tier!s} can.", *reasons))
 
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Any, Callable, Dict, NoReturn
+from typing import Any, Callable, Dict, List, NoReturn
 
 from . import bubble, confine, linux
 
@@ -25,7 +25,10 @@ MAPPED_IDS = 65536
 
 SOME_DIRECTORY = "/tmp"  # noqa: S108  (only ever mounted over, in a namespace of the trial's own)
 
-OF_A_BUBBLE = (*bubble.HOLDING, "--uid", "1000", "--gid", "1000", "--size", "4096", "--tmpfs", SOME_DIRECTORY)
+OF_A_BUBBLE = (
+    *("--proc", "/proc", "--size", "4096", "--tmpfs", SOME_DIRECTORY),
+    *("--uid", "1000", "--gid", "1000", *bubble.HOLDING),
+)
 """As a cell is built, so that a bwrap that lacks an option is known."""
 
 OF_A_CELL = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
@@ -51,8 +54,8 @@ def _trials(wanted: Dict[str, Any]) -> Dict[str, Callable[[], str]]:
         "landlock": try_landlock,
         "capabilities": try_capabilities,
         "pidfd": try_pidfd,
-        "bubblewrap": lambda: try_bubblewrap(bubblewrap, OF_A_BUBBLE),
-        "bubblewrap_capabilities": lambda: try_bubblewrap(bubblewrap, ("--uid", "0", "--gid", "0", "--cap-add", "ALL")),
+        "bubblewrap": lambda: try_bubblewrap(bubblewrap),
+        "bubblewrap_capabilities": lambda: try_bubblewrap_capabilities(bubblewrap),
     }
     if os.geteuid() == 0:
         trials["id_range"] = lambda: try_id_range(wanted["first_id"])
@@ -268,17 +271,30 @@ def try_pidfd() -> str:
     return ""
 
 
-def try_bubblewrap(path: str, options: Any) -> str:
-    """A shell-less program inside; its effective capabilities tell whether rooms could be built there."""
-    if not path:
-        raise OSError(0, "bwrap is not on the PATH")
-    wanted_capabilities = "--cap-add" in options
+def try_bubblewrap(path: str) -> str:
+    """A cell as it is built, in which bwrap itself is what runs: it needs nothing but its libraries."""
+    said = _run_bubblewrap([path, "--ro-bind", "/", "/", *OF_A_BUBBLE, path, "--version"])
+    if os.geteuid() == 0:
+        raise OSError(0, "bwrap: " + bubble.NOT_FOR_ROOT)
+    return said.strip()
+
+
+def try_bubblewrap_capabilities(path: str) -> str:
+    """What runs inside tells by its effective capabilities whether rooms could be built there."""
     view = ("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-all", "--die-with-parent")
+    options = ("--uid", "0", "--gid", "0", "--cap-add", "ALL")
     inside = (sys.executable, "-I", "-S", "-c", "print(open('/proc/self/status').read())")
-    done = subprocess.run([path, *view, *options, *inside], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(0, "bwrap: " + (done.stderr.strip() or "exit code %d" % done.returncode)[-300:])
-    line = next(line for line in done.stdout.splitlines() if line.startswith("CapEff:"))
-    if wanted_capabilities and int(line.split()[1], 16) == 0:
+    said = _run_bubblewrap([path, *view, *options, *inside])
+    line = next(line for line in said.splitlines() if line.startswith("CapEff:"))
+    if int(line.split()[1], 16) == 0:
         raise OSError(0, "bwrap: it ran, but without the capabilities asked for")
     return ""
+
+
+def _run_bubblewrap(command: List[str]) -> str:
+    if not command[0]:
+        raise OSError(0, "bwrap is not on the PATH")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(0, "bwrap: " + (done.stderr.strip() or "exit code %d" % done.returncode)[-300:])
+    return done.stdout

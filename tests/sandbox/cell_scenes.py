@@ -146,6 +146,16 @@ async def enter(cell: Cell, sandbox: str = "sandbox", directory: str = "") -> Pl
 Scene = Callable[[Stage], Coroutine[Any, Any, None]]
 
 
+def require_tier(tier: Tier, ordinary_user: bool) -> None:
+    """Skip where the tier cannot be had, or nobody can become another user."""
+    if ordinary_user and os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    if tier is Tier.STRONG_CELL and shutil.which("bwrap") is None:
+        pytest.skip("bwrap is not installed")
+    if tier is Tier.STRONG_CELL and os.geteuid() == 0 and not ordinary_user:
+        pytest.skip("this tier is not for root")
+
+
 def play(scene: Scene, tier: Tier, ordinary_user: bool) -> None:
     """Play a scene in a process of its own; its failure fails the test with its traceback."""
     directory = Path(tempfile.mkdtemp(prefix="scene-"))

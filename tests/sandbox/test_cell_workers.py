@@ -11,17 +11,17 @@ import pytest
 
 from mcp_server.errors import EngineUnavailable
 from mcp_server.sandbox.cell import WorkerExit
-from mcp_server.sandbox.policy import FIRST_CELL_UID, Limits, Tier, Workspace
+from mcp_server.sandbox.policy import FIRST_CELL_UID, OWN_VIEW, Limits, Tier, Workspace
 from mcp_server.sandbox.processes import find_tagged
 from mcp_server.worker import linux
-from tests.sandbox.cell_scenes import DAEMON, Scene, Stage, descendants, enter, play
+from tests.sandbox.cell_scenes import DAEMON, Scene, Stage, descendants, enter, play, require_tier
 
 Perform = Callable[[Scene], None]
 
 _CAP_SYS_ADMIN = 21
 
 
-@pytest.fixture(params=[Tier.NONE, Tier.STANDARD, Tier.STRONG])
+@pytest.fixture(params=[Tier.NONE, Tier.STANDARD, Tier.STRONG_CELL, Tier.STRONG])
 def tier(request: pytest.FixtureRequest) -> Tier:
     found: Tier = request.param
     return found
@@ -30,16 +30,22 @@ def tier(request: pytest.FixtureRequest) -> Tier:
 @pytest.fixture(params=["as this user", "as an ordinary user"])
 def perform(request: pytest.FixtureRequest, tier: Tier) -> Perform:
     ordinary = request.param == "as an ordinary user"
-    if ordinary and os.geteuid() != 0:
-        pytest.skip("only root can become another user")
+    require_tier(tier, ordinary)
     return lambda scene: play(scene, tier, ordinary)
+
+
+@pytest.fixture
+def perform_shared(perform: Perform, tier: Tier) -> Perform:
+    """Where sandboxes share a cell."""
+    if tier is Tier.STRONG_CELL:
+        pytest.skip("a cell of this tier has one sandbox")
+    return perform
 
 
 @pytest.fixture(params=["as this user", "as an ordinary user"])
 def perform_strong(request: pytest.FixtureRequest) -> Perform:
     ordinary = request.param == "as an ordinary user"
-    if ordinary and os.geteuid() != 0:
-        pytest.skip("only root can become another user")
+    require_tier(Tier.STRONG, ordinary)
     return lambda scene: play(scene, Tier.STRONG, ordinary)
 
 
@@ -77,7 +83,7 @@ def test_a_worker_can_gain_nothing(perform: Perform) -> None:
             assert facts["CapEff"] == facts["CapPrm"] == facts["CapAmb"] == "0" * 16
             assert facts["NoNewPrivs"] == "1"
             assert facts["Seccomp"] == ("0" if stage.tier is Tier.NONE else "2")
-            if stage.tier is Tier.STRONG:
+            if stage.tier in OWN_VIEW:
                 assert facts["CapBnd"] == "0" * 16
 
     perform(scene)
@@ -145,7 +151,7 @@ def test_a_fork_bomb_ends_with_its_worker(perform: Perform) -> None:
     perform(scene)
 
 
-def test_many_workers_at_once_are_told_apart(perform: Perform) -> None:
+def test_many_workers_at_once_are_told_apart(perform_shared: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell() as cell:
             workers = await asyncio.gather(*(enter(cell, f"sandbox {number}") for number in range(20)))
@@ -154,7 +160,7 @@ def test_many_workers_at_once_are_told_apart(perform: Perform) -> None:
             assert answers == list(range(20))
             assert len({worker.spawned.tag for worker in workers}) == 20
 
-    perform(scene)
+    perform_shared(scene)
 
 
 def test_a_cancelled_spawn_leaves_no_worker(perform: Perform) -> None:
@@ -176,7 +182,7 @@ def test_a_cancelled_spawn_leaves_no_worker(perform: Perform) -> None:
     perform(scene)
 
 
-def test_a_sandbox_is_shared_by_its_workers_alone(perform: Perform) -> None:
+def test_a_sandbox_is_shared_by_its_workers_alone(perform_shared: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell() as cell:
             first, second, stranger = await enter(cell, "a"), await enter(cell, "a"), await enter(cell, "b")
@@ -188,7 +194,7 @@ def test_a_sandbox_is_shared_by_its_workers_alone(perform: Perform) -> None:
                     await stranger.do(f"open({path!r})")
             await second.do(f"open({path!r}, 'a').write(' again')")
 
-    perform(scene)
+    perform_shared(scene)
 
 
 def test_the_host_reads_a_sandbox_through_a_descriptor(perform: Perform) -> None:
@@ -219,6 +225,9 @@ def test_what_the_host_stores_the_code_reads_but_cannot_change(perform: Perform)
                 for change in (f"open({path!r}, 'w')", f"import os; os.unlink({path!r})"):
                     with pytest.raises(RuntimeError, match=r"Read-only|Permission"):
                         await worker.do(change)
+                if stage.tier is Tier.STRONG_CELL:  # its contexts are one party
+                    os.close(stored)
+                    return
                 other = await enter(cell, "a", "two")
                 look = f"import os; answer = os.listdir({cell.outputs_dir('a', 'one')!r})"
                 if stage.tier is Tier.STRONG:
@@ -231,7 +240,7 @@ def test_what_the_host_stores_the_code_reads_but_cannot_change(perform: Perform)
     perform(scene)
 
 
-def test_a_deleted_sandbox_takes_its_files_and_workers_with_it(perform: Perform) -> None:
+def test_a_deleted_sandbox_takes_its_files_and_workers_with_it(perform_shared: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell() as cell:
             listing = "import os; answer = sorted(os.listdir('.'))"
@@ -253,10 +262,10 @@ def test_a_deleted_sandbox_takes_its_files_and_workers_with_it(perform: Perform)
                 cell_dir = os.path.dirname(os.path.dirname(cell.work_dir("a")))
                 assert len(os.listdir(cell_dir)) == 4  # lock, outputs, two sandboxes
 
-    perform(scene)
+    perform_shared(scene)
 
 
-def test_a_hundred_workers_leave_nothing(perform: Perform) -> None:
+def test_a_hundred_workers_leave_nothing(perform_shared: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell(spare_workers=0) as cell:
 
@@ -284,7 +293,7 @@ def test_a_hundred_workers_leave_nothing(perform: Perform) -> None:
             if stage.tier is Tier.STRONG:
                 assert await probe.do("answer = open('/proc/self/mounts').read().count(' tmpfs ')") <= 10
 
-    perform(scene)
+    perform_shared(scene)
 
 
 def test_after_the_end_of_a_cell_nothing_can_be_had(perform: Perform) -> None:
@@ -343,7 +352,7 @@ def test_a_room_has_its_own_processes_network_and_users(perform_strong: Perform)
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
-def test_a_workspace_stands_in_for_every_sandbox(perform: Perform, read_only: bool) -> None:
+def test_a_workspace_stands_in_for_every_sandbox(perform_shared: Perform, read_only: bool) -> None:
     async def scene(stage: Stage) -> None:
         workspace = stage.directory / "project"
         workspace.mkdir(0o700)
@@ -367,7 +376,7 @@ def test_a_workspace_stands_in_for_every_sandbox(perform: Perform, read_only: bo
                 assert await third.do("import os; answer = os.listdir('/.workspace')") == []
         assert (workspace / "input").read_text() == "given"
 
-    perform(scene)
+    perform_shared(scene)
 
 
 def test_root_that_may_not_mount_gets_rooms_all_the_same() -> None:

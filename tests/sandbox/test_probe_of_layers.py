@@ -42,8 +42,9 @@ TABLE = [
     ("an ordinary user, who maps no ids", {k: v for k, v in EVERY_LAYER.items() if k != "id_range"}, Tier.STRONG),
     ("no cgroup", without("memory_group"), Tier.STRONG),
     ("no bwrap and no Landlock", without("bubblewrap", "bubblewrap_capabilities", "landlock"), Tier.STRONG),
-    ("root that may not map ids", without("id_range"), Tier.STANDARD),
-    ("AppArmor takes capabilities, but not bwrap's", without("mounts", "user_namespace", "rooms"), Tier.STANDARD),
+    ("root that may not map ids, for whom bwrap is no help", without("id_range", "bubblewrap"), Tier.STANDARD),
+    ("AppArmor takes capabilities, but not bwrap's", without("mounts", "user_namespace", "rooms"), Tier.STRONG_CELL),
+    ("the same on an old kernel", without("mounts", "user_namespace", "rooms", "landlock"), Tier.STRONG_CELL),
     ("masked /proc", without("pid_namespace", "rooms", "bubblewrap"), Tier.STANDARD),
     (
         "a container",
@@ -88,12 +89,6 @@ def test_a_refused_tier_names_every_layer_that_failed_and_its_mend(works: dict[s
                 assert layer.mend in text
 
 
-def test_a_tier_that_is_not_built_is_never_chosen_and_says_so() -> None:
-    only_bwrap = without("user_namespace", "rooms", "landlock")
-    assert best_tier(only_bwrap) is Tier.NONE
-    assert "strong-cell is not built" in refusal(result_of(only_bwrap), Tier.STRONG_CELL)
-
-
 def test_the_table_has_a_row_for_every_layer_with_a_mend_where_it_fails() -> None:
     table = rows(result_of(dict.fromkeys(LAYERS, False)))
     assert [row.layer for row in table] == list(LAYERS.values())
@@ -135,6 +130,12 @@ def test_the_mend_is_the_exact_command_or_setting(layer: str, around: Surroundin
 def test_a_missing_bwrap_is_mended_by_its_package() -> None:
     assert "apt-get install bubblewrap" in mend("bubblewrap", "bwrap is not on the PATH", Surroundings(container=True))
     assert "--security-opt" in mend("bubblewrap", "bwrap: No permissions", Surroundings(container=True))
+
+
+def test_a_bwrap_that_cannot_do_it_is_mended_by_a_newer_one_or_another_user() -> None:
+    assert "0.8 or newer" in mend("bubblewrap", "bwrap: Unknown option --disable-userns", Surroundings())
+    refused = "bwrap: in a cell of bwrap's, what root started could change the host's settings"
+    assert "ordinary user" in mend("bubblewrap", refused, Surroundings(root=True))
 
 
 def test_every_layer_is_tried_here_and_each_failure_has_the_kernels_text() -> None:
@@ -183,6 +184,24 @@ def test_a_locked_down_container_gets_standard_and_is_told_what_is_missing(ident
     assert ("id_range" in layers) == (identity == "root")
     assert result.tier is (Tier.STANDARD if layers["landlock"].works else Tier.NONE)
     assert "--security-opt seccomp=unconfined" in refusal(result, Tier.STRONG)
+
+
+@needs_system_python
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed")
+def test_where_bwrap_alone_can_build_a_cell_it_does() -> None:
+    result = tried_as(SYSTEM_PYTHON, str(LOCKDOWN), "bwrap")
+    if not result.works("bubblewrap"):
+        pytest.skip("bwrap builds no cell here")
+    assert not result.works("mounts")
+    assert result.tier is Tier.STRONG_CELL
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is root")
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed")
+def test_bwrap_is_never_used_for_root() -> None:
+    layer = next(layer for layer in probe().layers if layer.name == "bubblewrap")
+    assert not layer.works
+    assert layer.error.startswith("bwrap: ")
 
 
 @needs_system_python

@@ -50,12 +50,14 @@ def _row(
     word: str = "refused",
     *,
     standard: str = "",
+    cell: str = "",
     gap: str = "",
     trial: str = "attempt",
 ) -> Action:
     """A row whose code is an expression tried by `trial`, unless it is a block of its own."""
     text = dedent(code).strip() if "\n" in code else f"{trial}(lambda: {code})"
-    return Action(name, layer, text, word, {STANDARD: standard} if standard else {}, gap=gap)
+    want = {tier: differing for tier, differing in ((CELL, cell), (STANDARD, standard)) if differing}
+    return Action(name, layer, text, word, want, gap=gap)
 
 
 def _denied(name: str, layer: str, code: str, error: str = "EPERM") -> Action:
@@ -451,7 +453,8 @@ EXHAUSTION = (
         "inodes of the tmpfs",
         "[open(f'name-{number}', 'w').close() for number in range(3000)]",
         standard="done",
-        gap=DISK,
+        cell="done",
+        gap="not limited in number",
     ),
     _row("write one large file", "RLIMIT_FSIZE", "open('large', 'wb').write(bytes(48 << 20))"),
     _row("make one large empty file", "RLIMIT_FSIZE", "os.truncate(os.open('large', 66), 1 << 40)"),

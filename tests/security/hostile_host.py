@@ -208,9 +208,9 @@ def _state(pid: int) -> str:
 class Prey:
     """Runs actions, each in a fresh context of one sandbox, beside a sibling in another."""
 
-    def __init__(self, engine: LocalEngine, cell: Cell, host: Host, facts: dict[str, Any]) -> None:
+    def __init__(self, engine: LocalEngine, cells: list[Cell], host: Host, facts: dict[str, Any]) -> None:
         self._engine = engine
-        self._tags = range(cell._first_tag, cell._first_tag + TAGS_PER_CELL)
+        self._cells = cells
         self._host = host
         self._facts = facts
         self._numbers = _numbers()
@@ -245,9 +245,12 @@ class Prey:
         }
 
     def _living(self) -> set[int]:
-        """Pids of everything that contexts of this cell have started and that is not dead."""
+        """Pids of everything that contexts of these cells have started and that is not dead."""
         pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-        return {pid for pid in pids if (processes.tag_of(pid) or 0) in self._tags and _state(pid) not in "ZX"}
+        return {pid for pid in pids if self._are_ours(processes.tag_of(pid) or 0) and _state(pid) not in "ZX"}
+
+    def _are_ours(self, tag: int) -> bool:
+        return any(0 <= tag - cell._first_tag < TAGS_PER_CELL for cell in self._cells)
 
     async def _run(self, context_id: str, code: str, timeout_s: float) -> tuple[Outcome, str]:
         pieces: list[bytes] = []
@@ -272,7 +275,9 @@ def _numbers() -> dict[str, int]:
 
 
 async def attack(tier: str, names: list[str], home: Path) -> dict[str, Any]:
-    plan = CellPlan(python=sys.executable, state_dir=str(home / "state"), tier=Tier(tier), limits=LIMITS)
+    plan = CellPlan(
+        python=sys.executable, state_dir=str(home / "state"), tier=Tier(tier), limits=LIMITS, spare_workers=0
+    )
     cells: list[Cell] = []
 
     def new_cell() -> Cell:
@@ -283,7 +288,7 @@ async def attack(tier: str, names: list[str], home: Path) -> dict[str, Any]:
     results = {}
     with Host.make(home) as host:
         await engine.start()
-        prey = Prey(engine, cells[0], host, host.facts(home))
+        prey = Prey(engine, cells, host, host.facts(home))
         await prey.meet_sibling()
         for action in (*HOSTILE, *MUST_WORK):
             if action.name in names:

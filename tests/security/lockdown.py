@@ -1,9 +1,11 @@
 """An imitation of a locked-down container: runs a command with what such a runtime leaves to it.
 
-    python lockdown.py root|user COMMAND…
+    python lockdown.py root|user|bwrap COMMAND…
 
 No new namespaces, no mounts, no keys, no bpf (a seccomp program that answers EPERM, and ENOSYS to clone3), and of the
-capabilities only those that container runtimes keep by default. `user` gives up root as well.
+capabilities only those that container runtimes keep by default. `user` gives up root as well. `bwrap` is a user too,
+but keeps all that bubblewrap needs: only the calls by which this server, and not bwrap, puts its mounts together are
+refused. What it stands for, AppArmor that lets bwrap alone have capabilities in a user namespace, cannot be imitated.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ REFUSED = (
     "bpf perf_event_open keyctl add_key request_key userfaultfd io_uring_setup kexec_load init_module finit_module "
     "quotactl"
 )
+REFUSED_BESIDE_BWRAP = "open_tree move_mount mount_setattr"
 NEW_NAMESPACES = 0x7E020000
 EPERM, ENOSYS, ALLOW = 0x00050001, 0x00050026, 0x7FFF0000
 
@@ -44,14 +47,15 @@ def numbers() -> dict[str, int]:
         return {row["name"]: int(row[os.uname().machine]) for row in rows if row[os.uname().machine] != "-"}
 
 
-def program() -> bytes:
+def program(refused: str, namespaces: bool) -> bytes:
     """Classic BPF: load the number, then for each refused one `if equal, return EPERM`."""
     known = numbers()
     code = [(0x20, 0, 0, 0)]
-    for name in REFUSED.split():
+    for name in refused.split():
         code += [(0x15, 0, 1, known[name]), (0x06, 0, 0, EPERM)]
-    code += [(0x15, 0, 1, known["clone3"]), (0x06, 0, 0, ENOSYS)]
-    code += [(0x15, 0, 3, known["clone"]), (0x20, 0, 0, 16), (0x45, 0, 1, NEW_NAMESPACES), (0x06, 0, 0, EPERM)]
+    if not namespaces:
+        code += [(0x15, 0, 1, known["clone3"]), (0x06, 0, 0, ENOSYS)]
+        code += [(0x15, 0, 3, known["clone"]), (0x20, 0, 0, 16), (0x45, 0, 1, NEW_NAMESPACES), (0x06, 0, 0, EPERM)]
     code += [(0x06, 0, 0, ALLOW)]
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
@@ -61,8 +65,8 @@ def checked(result: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), what)
 
 
-def lock_down(as_root: bool) -> None:
-    if as_root:
+def lock_down(mode: str) -> None:
+    if mode == "root":
         for capability in range(LAST_CAPABILITY + 1):
             if capability not in KEPT_CAPABILITIES and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
                 break
@@ -74,12 +78,12 @@ def lock_down(as_root: bool) -> None:
         os.setresgid(SOME_USER, SOME_USER, SOME_USER)
         os.setresuid(SOME_USER, SOME_USER, SOME_USER)
     checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    text = program()
+    text = program(REFUSED_BESIDE_BWRAP if mode == "bwrap" else REFUSED, namespaces=mode == "bwrap")
     buffer = ctypes.create_string_buffer(text, len(text))
     handle = struct.pack("HxxxxxxP", len(text) // 8, ctypes.addressof(buffer))
     checked(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(handle), 0, 0), "seccomp")
 
 
 if __name__ == "__main__":
-    lock_down(sys.argv[1] == "root")
+    lock_down(sys.argv[1])
     os.execvp(sys.argv[2], sys.argv[2:])
