@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -29,13 +31,19 @@ def without_what_varies(report: str) -> str:
 
 @pytest.mark.anyio
 async def test_the_readmes_sample_is_what_the_model_gets() -> None:
-    [code] = blocks(README, "python")
+    code, _ = blocks(README, "python")
     [report] = blocks(README, "text")
     async with Client(stdio_parameters()) as client:
         result = await client.call_tool("run_code", {"code": code.strip()})
     [block] = result.content
     assert isinstance(block, TextContent)
     assert without_what_varies(block.text) == without_what_varies(report.rstrip("\n"))
+
+
+def test_the_readmes_lines_of_python_work() -> None:
+    _, program = blocks(README, "python")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "42"), done.stderr
 
 
 def test_the_readme_lists_the_tools_and_the_commands() -> None:
