@@ -50,6 +50,7 @@ def _serve(requests: socket.socket, plan: Dict[str, Any]) -> NoReturn:
     linux.set_process_name("nursery")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    view.mounts_beneath(SCRATCH_DIRS)  # loads the codecs that it takes, once and not in each room
     while True:
         message, _ = packets.receive(requests)
         if message is None:
