@@ -137,8 +137,14 @@ class WorkerProcess:
     async def _exchange(self, request: Frame) -> Event | Died:
         """Send one request and wait for what ends it: the worker's answer or its death."""
         self._answer = self._loop.create_future()
+        data = frames.encode(request)
         try:
-            await self._loop.sock_sendall(self._control, frames.encode(request))
+            try:
+                sent = self._control.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                await self._loop.sock_sendall(self._control, data[sent:])
         except (BrokenPipeError, ConnectionResetError):
             self.kill()  # where its code has closed our socket, it lives
             return replace(await self.died, unreached=True)

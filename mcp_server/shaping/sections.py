@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mcp_server.shaping.marks import note
@@ -70,6 +70,9 @@ def arrange(sections: Sequence[Section], room: int) -> Body:
     """
     chosen = [section for section in sections if not section.blank]
     room += 1  # the last line has no newline
+    wanted = {id(section): section.wanted_chars for section in chosen}
+    if sum(section.frame_chars for section in chosen) + sum(wanted.values()) <= room:
+        return _body(sections, wanted)
     dropped = _drop_until_fitting(chosen, room)
     room -= sum(section.frame_chars + section.least_chars for section in chosen)
     room -= sum(len(line) + 1 for line in dropped)
@@ -80,6 +83,11 @@ def arrange(sections: Sequence[Section], room: int) -> Body:
         for rank, extras in zip(ranks, more, strict=True)
         for section, extra in zip(rank, extras, strict=True)
     }
+    return _body(sections, rooms, dropped)
+
+
+def _body(sections: Sequence[Section], rooms: Mapping[int, int], dropped: Sequence[str] = ()) -> Body:
+    """The sections that have a room, each within its own."""
     excerpts = tuple(section.excerpt(rooms.get(id(section), 0)) for section in sections)
     texts = [section.text(excerpt) for section, excerpt in zip(sections, excerpts, strict=True) if id(section) in rooms]
     return Body("\n".join([*texts, *dropped]), excerpts)

@@ -81,8 +81,9 @@ class ShapedText:
 
     def wanted_chars(self, where: str = "") -> int:
         """Room, with a newline for each line, in which `fit` leaves out nothing that is still here."""
-        gap = self.least_chars(where)
-        return sum(gap if row.hidden else len(row.text) + 1 for row in self.rows)
+        shown = sum(len(row.text) + 1 for row in self.rows if not row.hidden)
+        gaps = sum(1 for row in self.rows if row.hidden)
+        return shown + gaps * self.least_chars(where) if gaps else shown
 
     def least_chars(self, where: str = "") -> int:
         """Room for a gap line that stands for everything."""
@@ -94,9 +95,11 @@ class ShapedText:
         Nothing but the rows and the arguments decides: cutting again, from the same rows, to a smaller budget gives
         what cutting to it at once would have given. A budget too small for a gap line shows nothing.
         """
-        gap = self.least_chars(where)
+        if not self.rows:
+            return Excerpt("")
         if not self.missing_chars and sum(len(row.text) + 1 for row in self.rows) <= budget_chars + 1:
             return _excerpt([self.rows], where)
+        gap = self.least_chars(where)
         if gap > budget_chars + 1:
             return self.fit(budget_chars) if where else Excerpt("", 0, 0, self.total_lines, self.total_chars)
         return _excerpt(_choose(self.rows, budget_chars + 1 - gap, gap), where)
