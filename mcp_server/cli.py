@@ -243,7 +243,7 @@ async def _serve_http(
     with _listener(address) as listener:
         toolbox_server.tune(listener)
         if address.parent is not None:
-            watch(address.parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            watch(address.parent, lambda: _end_with_parent(listener))
         engine, warmth = chosen_engine(settings, choice)
         service = service_over(engine, settings)
         await service.start()
@@ -255,6 +255,13 @@ async def _serve_http(
             return await http_server.serve(asgi, listener, url, **toolbox_server.UVICORN_OPTIONS)
         finally:
             await service.close()
+
+
+def _end_with_parent(listener: socket.socket) -> None:
+    from mcp_server.toolbox.server_parent import remove_private_socket
+
+    remove_private_socket(listener)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listener(address: _Address) -> socket.socket:

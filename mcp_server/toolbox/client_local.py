@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from threading import Lock
 
+from mcp_server.toolbox.server_parent import LOG_NAME
+
 STOP_TIMEOUT_S = 15.0
 """For a child that was told to end, which ends its contexts first; then it is killed."""
 
@@ -91,4 +93,4 @@ class LocalServer:
 
     @property
     def _log(self) -> Path:
-        return self._directory / "log"
+        return self._directory / LOG_NAME

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+LOG_NAME = "log"
+"""Beside the socket: what a server says to the parent that started it."""
 
 
 def watch(parent: int, on_end: Callable[[], None]) -> None:
@@ -30,3 +36,14 @@ def watch(parent: int, on_end: Callable[[], None]) -> None:
         on_end()
 
     loop.add_reader(pidfd, ended)
+
+
+def remove_private_socket(listener: socket.socket) -> None:
+    """Remove what a parent that was killed could not: the Unix socket, the log beside it, and their directory."""
+    if listener.family != socket.AF_UNIX:
+        return
+    path = Path(listener.getsockname())
+    with suppress(OSError):
+        path.unlink()
+        (path.parent / LOG_NAME).unlink()
+        path.parent.rmdir()

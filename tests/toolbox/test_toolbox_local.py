@@ -110,7 +110,7 @@ from mcp_server.toolbox.client_provision import Provision, main_api, LOCAL_URL
 server = LocalServer()
 provision = Provision(main_api(LOCAL_URL, unix_socket=server.unix_socket), None, server)
 provision.ensure()
-print(server.pid, flush=True)
+print(server.pid, server.unix_socket, flush=True)
 sys.stdin.read()
 """
 
@@ -120,11 +120,13 @@ def test_the_server_ends_with_its_parent_however_that_ends(number: signal.Signal
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        pid_text, unix_socket = parent.stdout.readline().split()
+        pid = int(pid_text)
         assert process_group(pid)
         parent.send_signal(number)
         parent.wait(BOUND_S)
         wait_until_gone(pid)
+    assert not Path(unix_socket).parent.exists()
 
 
 def test_a_server_whose_parent_is_another_than_it_was_told_ends_at_once(tmp_path: Path) -> None:
