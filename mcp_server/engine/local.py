@@ -69,6 +69,7 @@ class _Worker:
 
     async def end(self) -> None:
         """Kill it and all that it started, then close what the host holds of it. Idempotent."""
+        self.process.kill()  # at once, while the cell still looks for the others
         await self.cell.destroy(self.process.worker_id)
         self.memory.release(self.tag)
         self.process.on_exit(
