@@ -24,6 +24,10 @@ class Listener:
         async with asyncio.timeout(20):
             await self._something.wait()
 
+    def forget(self) -> None:
+        """Have `something` wait for what comes from now on."""
+        self._something.clear()
+
     def output(self, stream: Stream = Stream.STDOUT) -> bytes:
         return b"".join(
             chunk.data for chunk in self.chunks if isinstance(chunk, OutputChunk) and chunk.stream is stream

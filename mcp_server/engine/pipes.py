@@ -14,6 +14,11 @@ from mcp_server.model import Chunk, OutputChunk, Sink, Stream
 READ_BYTES = 256 * 1024
 """One read empties a pipe of the default size (64 KiB) and a good part of an enlarged one."""
 
+LITTLE_BYTES = 4096
+PAUSE_S = 0.001
+"""When as little came, the next look is so much later: a program that prints line by line shall not wake us, and be
+held up by that, for each line. At its end nothing waits: `drain` reads at once."""
+
 
 class OutputPipes:
     """Delivers chunks to `sink`, which may be exchanged at any time; owns the descriptors.
@@ -28,6 +33,7 @@ class OutputPipes:
         self._loop = asyncio.get_running_loop()
         self._open = dict(pipes)
         self._held: asyncio.Future[None] | None = None
+        self._pauses: dict[int, asyncio.TimerHandle] = {}
         self._watch()
 
     def deliver(self, chunk: Chunk) -> None:
@@ -82,11 +88,26 @@ class OutputPipes:
 
     def _watch(self) -> None:
         for fd in self._open:
-            self._loop.add_reader(fd, self._read, fd, READ_BYTES)
+            self._watch_one(fd)
+
+    def _watch_one(self, fd: int) -> None:
+        self._end_pause(fd)
+        self._loop.add_reader(fd, self._on_readable, fd)
 
     def _unwatch(self) -> None:
         for fd in self._open:
+            self._end_pause(fd)
             self._loop.remove_reader(fd)
+
+    def _on_readable(self, fd: int) -> None:
+        if 0 < self._read(fd, READ_BYTES) < LITTLE_BYTES and self._held is None:
+            self._loop.remove_reader(fd)
+            self._pauses[fd] = self._loop.call_later(PAUSE_S, self._watch_one, fd)
+
+    def _end_pause(self, fd: int) -> None:
+        pause = self._pauses.pop(fd, None)
+        if pause is not None:
+            pause.cancel()
 
     def _read(self, fd: int, most: int) -> int:
         """Read once and deliver; the number of bytes that came."""
@@ -95,6 +116,7 @@ class OutputPipes:
         except BlockingIOError:
             return 0
         if not data:  # every writer is gone: nothing will come from here again
+            self._end_pause(fd)
             self._loop.remove_reader(fd)
             self._open.pop(fd)
             os.close(fd)
