@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcp_server.engine.local import LocalEngine
-from mcp_server.model import ContextSpec, EngineCapabilities, Status
+from mcp_server.model import ContextSpec, EngineCapabilities, RunRequest, Status
 from mcp_server.sandbox import probe
 from mcp_server.sandbox.cell import Cell
 from mcp_server.sandbox.policy import CellPlan, Tier, environment_for
@@ -95,3 +95,17 @@ def test_a_package_that_fails_half_way_is_imported_anew_by_the_code(tmp_path: Pa
         text=True,
     )
     assert json.loads(done.stdout) == [[], ["fragile"], [], True]
+
+
+@pytest.mark.anyio
+async def test_two_contexts_of_one_zygote_draw_different_random_numbers(warm_bench: tuple[Bench, Cell]) -> None:
+    bench, _ = warm_bench
+    drawn = set()
+    for _ in range(3):
+        info = await bench.engine.create(ContextSpec("sbx_warm"), Listener())
+        heard = Listener()
+        code = "import numpy, random\nrepr((numpy.random.rand(), random.random()))"
+        outcome = await bench.engine.execute(info.context_id, RunRequest(1, code), heard)
+        assert outcome.status is Status.OK
+        drawn.add(heard.result())
+    assert len(drawn) == 3
