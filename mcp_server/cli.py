@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,9 @@ from mcp_server.composition import (
 from mcp_server.errors import SetupFailed
 from mcp_server.flags import with_settings
 from mcp_server.settings import LogFormat, LogLevel, Settings
+
+if TYPE_CHECKING:
+    from mcp_server.service import Service
 
 SETUP_STATUS = 1
 """Exit status of a start that failed; 2 is a wrong command line, as everywhere."""
@@ -207,12 +210,10 @@ class _Address:
 
 
 async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
-    doors = _import_beside("mcp_server.app")
     engine, warmth = chosen_engine(settings, choice)
     service = service_over(engine, settings)
-    await service.start()
+    await _start_beside_import(service, "mcp_server.app")
     try:
-        await doors
         from mcp_server import stdio_server
         from mcp_server.app import build_server
 
@@ -223,9 +224,13 @@ async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
         await service.close()
 
 
-def _import_beside(module: str) -> asyncio.Future[Any]:
-    """Import what takes long in a thread, while this one starts the engine, which is processes at work elsewhere."""
-    return asyncio.get_running_loop().run_in_executor(None, importlib.import_module, module)
+async def _start_beside_import(service: Service, module: str) -> None:
+    """Start a service, whose engine warms up in processes of its own; what takes long to import comes in meanwhile."""
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)  # it has started them, and waits
+    importing = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, module)
+    await starting
+    await importing
 
 
 async def _serve_http(
