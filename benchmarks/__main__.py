@@ -49,7 +49,7 @@ BENCHES: Mapping[str, Callable[[Effort], Awaitable[Section]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds: under a minute")
+    parser.add_argument("--quick", action="store_true", help="few rounds: about a minute")
     parser.add_argument(
         "--only", nargs="+", choices=BENCHES, default=list(BENCHES), metavar="NAME", help=str([*BENCHES])
     )

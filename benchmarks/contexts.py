@@ -60,7 +60,7 @@ def known(contexts: Contexts) -> Subject:
 async def creation(effort: Effort) -> Section:
     """One at a time, ready to run."""
     preload = settings().preload
-    rounds = effort.of(100, 15)
+    rounds = effort.of(100, 8)
     rows = []
     async with started() as warm, started(preload=DATA_MODULES) as data, started(preload=BARE) as bare:
         engines = {"warm": Contexts(warm), "data": Contexts(data), "bare": Contexts(bare)}
@@ -79,7 +79,7 @@ async def creation(effort: Effort) -> Section:
             )
     kernel = await answer_of(peer("ipython_kernel", str(effort.of(5, 1)), "0"))
     servers = {
-        name: Series(tuple(await answer_of(peer("forkserver", modules_argument(modules), str(effort.of(30, 5))))))
+        name: Series(tuple(await answer_of(peer("forkserver", modules_argument(modules), str(effort.of(30, 3))))))
         for name, modules in (("warm", preload), ("data", DATA_MODULES), ("bare", BARE))
     }
     goals = {"warm": Goal(most=0.001), "data": Goal(), "bare": Goal()}
@@ -112,9 +112,7 @@ async def without_spares(effort: Effort) -> list[Row]:
         async with started(preload=modules, spares=0) as engine:
             contexts = Contexts(engine)
             with ExitStack() as stack:
-                seen = await side_by_side(
-                    {"ours": known(contexts), "fork": raw_fork(stack, modules)}, effort.of(60, 10)
-                )
+                seen = await side_by_side({"ours": known(contexts), "fork": raw_fork(stack, modules)}, effort.of(60, 5))
         goal = Goal(most_times=2) if modules else Goal()
         rows.append(
             Row(
@@ -136,8 +134,8 @@ async def rates(effort: Effort) -> Section:
         async with started(preload=modules) as engine:
             with ExitStack() as stack:
                 fork = raw_fork(stack, modules)
-                subjects = {"ours": creating(Contexts(engine), effort.of(200, 60)), "fork": forking(fork, 200)}
-                seen = await side_by_side(subjects, effort.of(5, 2), warm_up=1)
+                subjects = {"ours": creating(Contexts(engine), effort.of(200, 40)), "fork": forking(fork, 200)}
+                seen = await side_by_side(subjects, effort.of(5, 1), warm_up=1)
         rows.append(
             Row(
                 f"contexts made in a second, {name}",
@@ -192,7 +190,7 @@ async def first_uses(effort: Effort) -> Section:
 
             return subject
 
-        seen = await side_by_side({"pandas": first("import pandas"), "figure": first(FIRST_FIGURE)}, effort.of(40, 6))
+        seen = await side_by_side({"pandas": first("import pandas"), "figure": first(FIRST_FIGURE)}, effort.of(40, 4))
     rows = [
         Row("first `import pandas`", Unit.SECONDS, seen["pandas"], Goal(most=0.005)),
         Row("first figure as PNG", Unit.SECONDS, seen["figure"], Goal(most=0.040)),

@@ -14,13 +14,14 @@ PACKAGES = ("mcp", "uvloop", "uvicorn", "websockets", "numpy", "pandas", "matplo
 def describe(tier: str, preload: str) -> Mapping[str, str]:
     """What a reader needs to judge the figures. The load is of the minute in which this is called."""
     user = "root" if os.geteuid() == 0 else "an ordinary user"
+    niceness = f" (niceness {os.nice(0)})" if os.nice(0) else ""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": (
             f"{len(os.sched_getaffinity(0))} processors ({_processor()}), {memory:.0f} GiB, "
             f"{platform.system()} {platform.release()} {platform.machine()}, as {user}, sandbox `{tier}`, "
-            f"{preload} preloaded, load {os.getloadavg()[0]:.1f}"
+            f"{preload} preloaded, load {os.getloadavg()[0]:.1f}{niceness}"
         ),
         "versions": ", ".join([f"CPython {platform.python_version()}", *map(_version, PACKAGES)]),
     }

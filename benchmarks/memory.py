@@ -28,7 +28,7 @@ def worker_pids(engine: Engine, context_ids: Iterable[str]) -> list[int]:
 
 async def crowd(effort: Effort) -> Section:
     """A thousand idle contexts in one engine, and one in another."""
-    count = effort.of(1_000, 100)
+    count = effort.of(1_000, 50)
     async with started() as lonely, started() as crowded:
         few, many = Contexts(lonely), Contexts(crowded)
         alone = await few.create()

@@ -45,7 +45,7 @@ async def throughput(effort: Effort) -> Section:
         reader = await BareReader.start(served)
         for name, (code, size, share) in programs(effort).items():
             subjects: dict[str, Subject] = {"report": reporting(served, code, size), "bare": reader.reading(code, size)}
-            seen = await side_by_side(subjects, effort.of(9, 3), warm_up=1)
+            seen = await side_by_side(subjects, effort.of(9, 2), warm_up=1)
             rows.append(
                 Row(
                     f"stdout of {name}, into a report",
@@ -163,11 +163,15 @@ async def flood(effort: Effort) -> Section:
     )
 
 
+WHOLE_GIGABYTES = ("log lines", "one endless line", "carriage returns alone")
+"""Whose memory is of interest; the others are as long as they are fast."""
+
+
 async def shaped(effort: Effort) -> Section:
     """Shaping alone, beside the loop that reads and does nothing; each kind of output in a process of its own."""
-    size = effort.of(1024, 64) * MIB
     rows = []
-    for name in shaping.SOURCES if not effort.quick else ("log lines", "one endless line", "carriage returns alone"):
+    for name in shaping.SOURCES if not effort.quick else WHOLE_GIGABYTES:
+        size = effort.of(1024 if name in WHOLE_GIGABYTES else 64, 64) * MIB
         seen = await asyncio.to_thread(shaping.measure_apart, name, size)
         goal = Goal(least=600e6) if name == "log lines" else Goal()
         shaped_rate, bare_rate = seen["bytes"] / seen["shaped_s"], seen["bytes"] / seen["bare_s"]

@@ -128,7 +128,7 @@ async def over_mcp(effort: Effort) -> Section:
             ours, empty = clients
             context_id = await new_context(ours)
             subjects = {"ours": await calling(ours, context_id), "empty": await calling(empty, context_id)}
-            seen = await side_by_side(subjects, effort.of(1_000, 150), warm_up=30)
+            seen = await side_by_side(subjects, effort.of(1_000, 80), warm_up=30)
             rows.append(
                 Row(
                     f"`1+1` over {name}",

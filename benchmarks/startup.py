@@ -21,7 +21,7 @@ async def cold(effort: Effort) -> Section:
             "list": first_answer(lambda wire: wire.call("list_contexts", {})),
             "import": timed_call(import_sdk),
         },
-        effort.of(10, 2),
+        effort.of(10, 1),
         warm_up=1,
     )
     peers = {"`import mcp` alone": seen["import"]}
