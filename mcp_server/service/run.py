@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -236,7 +236,3 @@ class Run:
         if self.outcome is None:
             raise RuntimeError("the run has not ended")
         return self.outcome
-
-
-def _left_something_out(stream_record: Mapping[str, int]) -> bool:
-    return stream_record["shown_chars"] < stream_record["total_chars"]
