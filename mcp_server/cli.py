@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,7 +152,10 @@ def serve(
     settings = _settings(context, flags)
     _configure_log(settings)
     choice = context.meta[EngineChoice.__name__]
-    _run(_serve_http(settings, choice, _Address(host, port, listener_fd, parent), toolbox, tokens))
+    from mcp_server import serving
+
+    plan = serving.HttpPlan(serving.Address(host, port, listener_fd, parent), toolbox, tokens)
+    _run(serving.serve(settings, choice, plan))
 
 
 @app.command()
@@ -196,16 +196,6 @@ def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
     _run(_doctor(settings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """Where to listen: at ``host`` and ``port``, or on a socket bound by ``parent``, whom this server ends with."""
-
-    host: str
-    port: int
-    listener_fd: int | None = None
-    parent: int | None = None
-
-
 # -- commands -------------------------------------------------------------------------------------------------------
 
 
@@ -231,60 +221,6 @@ async def _start_beside_import(service: Service, module: str) -> None:
     importing = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, module)
     await starting
     await importing
-
-
-async def _serve_http(
-    settings: Settings, choice: EngineChoice, address: _Address, toolbox: bool, tokens: Path | None
-) -> int:
-    from mcp_server import http_server
-    from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address
-    from mcp_server.toolbox import server as toolbox_server
-    from mcp_server.toolbox.server_access import Access, guarded
-    from mcp_server.toolbox.server_parent import watch
-
-    access = Access.from_file(tokens) if tokens is not None else Access()
-    if not access.needs_token:
-        refuse_public_address(address.host)
-    with _listener(address) as listener:
-        toolbox_server.tune(listener)
-        if address.parent is not None:
-            watch(address.parent, lambda: _end_with_parent(listener))
-        engine, warmth = chosen_engine(settings, choice)
-        service = service_over(engine, settings)
-        await service.start()
-        try:
-            server = build_server(service, settings, texts_for(service, settings, warmth()))
-            routes = toolbox_server.routes(service, access) if toolbox else []
-            asgi = guarded(build_asgi(server, address.host, settings.idle_expiry_s, routes), access)
-            url = _url(address, listener) + MCP_PATH
-            return await http_server.serve(asgi, listener, url, **toolbox_server.UVICORN_OPTIONS)
-        finally:
-            await service.close()
-
-
-def _end_with_parent(listener: socket.socket) -> None:
-    from mcp_server.toolbox.server_parent import remove_private_socket
-
-    remove_private_socket(listener)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _listener(address: _Address) -> socket.socket:
-    from mcp_server import http_server
-
-    if address.listener_fd is None:
-        return http_server.bind(address.host, address.port)
-    try:
-        return socket.socket(fileno=address.listener_fd)
-    except OSError as error:
-        raise SetupFailed(f"--listener-fd {address.listener_fd} is no socket: {error.strerror}.") from None
-
-
-def _url(address: _Address, listener: socket.socket) -> str:
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}:"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"http://{host}:{listener.getsockname()[1]}"
 
 
 async def _run_on_terminal(settings: Settings, source: str) -> int:
