@@ -25,6 +25,7 @@ from mcp_server.model import (
     Stream,
 )
 from mcp_server.service.limits import MAX_DUE_REPORTS, MAX_QUEUED_RUNS, ServiceLimits
+from mcp_server.service.observer import RunKey, ServiceObserver
 from mcp_server.service.run import Run
 from mcp_server.service.store import RunStore
 from mcp_server.shaping.stream import ShapedText, StreamShaper
@@ -97,6 +98,7 @@ class LiveContext:
         owner: Conversation,
         late: LateOutput,
         on_idle: Callable[[LiveContext], None],
+        observer: ServiceObserver,
     ) -> None:
         self.info = info
         self.owner = owner
@@ -106,6 +108,7 @@ class LiveContext:
         self._limits = limits
         self._late = late
         self._on_idle = on_idle
+        self._observer = observer
         self._runs = 0
         self._queue: deque[Run] = deque()
         self._current: Run | None = None
@@ -128,8 +131,10 @@ class LiveContext:
         self._runs += 1
         window = call.max_output_chars or self._limits.max_output_chars
         timeout_s = self._limits.default_timeout_s if call.timeout_s is None else call.timeout_s
-        run = Run(self._runs, self.info.context_id, call, timeout_s, window, raw)
+        key = RunKey(self.owner, self.info.context_id, self._runs)
+        run = Run(key, call, timeout_s, window, raw)
         self._queue.append(run)
+        self._observer.run_queued(key, call, streamed=run.streamed)
         if raw is None:
             self._make_due(run)
         if self._pump is None:
@@ -159,12 +164,17 @@ class LiveContext:
         return self._queue.index(run) + (self._current is not None)
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
+        self._observer.run_ended(run.key, outcome)
         files = self._engine.files(self.info.context_id)
         if files is None or run.streamed:
             run.end(outcome)
             return
         changes, incomplete = await files.changes(outcome.elapsed_s)
         run.end(outcome, changes, [files.link(change) for change in changes[:MAX_FILE_LINKS]], incomplete)
+
+    def _fail(self, run: Run, error: CodeInterpreterError) -> None:
+        self._observer.run_failed(run.key, error)
+        run.fail(error)
 
     def reported(self, run: Run) -> None:
         """The report of the run's end has been given."""
@@ -197,7 +207,9 @@ class LiveContext:
         run.dropped()
         if run in self._queue:
             self._queue.remove(run)
-            run.end(Outcome(Status.CANCELLED, detail="it was cancelled before it began"))
+            outcome = Outcome(Status.CANCELLED, detail="it was cancelled before it began")
+            self._observer.run_ended(run.key, outcome)
+            run.end(outcome)
         elif run is self._current:
             errand = asyncio.get_running_loop().create_task(
                 self._engine.interrupt(self.info.context_id, Status.CANCELLED)
@@ -209,7 +221,7 @@ class LiveContext:
         """End the context. Queued runs fail; a running one ends as cancelled."""
         self.deleted = True
         while self._queue:
-            self._queue.popleft().fail(UnknownContext(self.info.context_id))
+            self._fail(self._queue.popleft(), UnknownContext(self.info.context_id))
         await self._engine.delete(self.info.context_id)
 
     def record(self) -> ContextRecord:
@@ -245,12 +257,13 @@ class LiveContext:
         try:
             outputs = await files.begin(run.number) if files is not None and not run.streamed else None
             run.begin(self._late.cut(), RunStore(outputs))
+            self._observer.run_began(run.key)
             if late is not None and (wait := run.take(late)) is not None:
                 await wait
             outcome = await self._engine.execute(self.info.context_id, request, run.take)
         except CodeInterpreterError as error:
             _log.warning("run.failed", context_id=self.info.context_id, run=run.number, error=type(error).__name__)
-            run.fail(error)
+            self._fail(run, error)
         else:
             _log.info(
                 "run.ended",
@@ -263,4 +276,5 @@ class LiveContext:
             await self._end(run, outcome)
         finally:
             if not run.done.is_set():
-                run.fail(InternalError("The run could not be carried out: a fault of the server's, see its log."))
+                fault = InternalError("The run could not be carried out: a fault of the server's, see its log.")
+                self._fail(run, fault)

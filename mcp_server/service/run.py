@@ -23,6 +23,7 @@ from mcp_server.model import (
     Status,
     Stream,
 )
+from mcp_server.service.observer import RunKey
 from mcp_server.service.store import RunStore
 from mcp_server.shaping.report import RunRecord, compose
 from mcp_server.shaping.stream import ShapedText, StreamShaper
@@ -63,15 +64,15 @@ class Run:
 
     def __init__(
         self,
-        number: int,
-        context_id: str,
+        key: RunKey,
         call: RunCall,
         timeout_s: float,
         window_chars: int,
         raw: Sink | None = None,
     ) -> None:
-        self.number = number
-        self.context_id = context_id
+        self.key = key
+        self.number = key.number
+        self.context_id = key.context_id
         self.call = call
         self.timeout_s = timeout_s
         self.status = Status.QUEUED

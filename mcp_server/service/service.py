@@ -6,14 +6,15 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
 
 from mcp_server.engine.base import ContextFiles, Engine
-from mcp_server.errors import InvalidArgument, UnknownContext
+from mcp_server.errors import CallerError, InvalidArgument, UnknownContext
 from mcp_server.model import (
     NO_ENVS,
     ContextRecord,
@@ -36,6 +37,7 @@ from mcp_server.service.limits import (
     check_envs,
     check_room_for_context,
 )
+from mcp_server.service.observer import Observers, ServiceObserver
 from mcp_server.service.progress import ProgressMeter
 from mcp_server.service.run import Run
 
@@ -68,9 +70,12 @@ class Service:
     Everything that a caller can do wrong raises a `CallerError`; what user code does wrong is in its report.
     """
 
-    def __init__(self, engine: Engine, limits: ServiceLimits | None = None) -> None:
+    def __init__(
+        self, engine: Engine, limits: ServiceLimits | None = None, observers: Sequence[ServiceObserver] = ()
+    ) -> None:
         self._engine = engine
         self._limits = limits or ServiceLimits()
+        self._observer = Observers(observers) if observers else ServiceObserver()
         self._contexts: dict[str, LiveContext] = {}
         self._sandbox_of: dict[str, _Sandbox] = {}
         self._conversations: dict[Conversation, _Sandbox] = {}
@@ -112,12 +117,13 @@ class Service:
         Cancelling this interrupts the run if nobody else waits for it, and keeps the variables.
         """
         deadline_s = time.monotonic() + (self._limits.wait_s if call.wait_s is None else call.wait_s)
-        check_call(call)
         empty = not call.code.strip()
-        context, notices = await self._context_for(call, empty)
-        if call.interrupt:
-            await context.interrupt()
-        run = context.oldest_due() if empty else context.submit(call)
+        with self._telling_refusals(call.conversation):
+            check_call(call)
+            context, notices = await self._context_for(call, empty)
+            if call.interrupt:
+                await context.interrupt()
+            run = context.oldest_due() if empty else context.submit(call)
         self._touch(context)
         await self._wait(context, run, deadline_s, on_progress)
         if run.done.is_set():
@@ -126,6 +132,7 @@ class Service:
         report = run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
         if run.done.is_set() and not run.waiters:
             run.settled()
+        self._observer.report_given(run.key, report)
         return report
 
     async def stream(self, call: RunCall, sink: Sink, stop: asyncio.Future[None] | None = None) -> Outcome:
@@ -134,11 +141,12 @@ class Service:
         Cancelling this interrupts the run and keeps the variables. So does a result of `stop`, which takes the run
         from the queue where it has not begun, and whose outcome then still comes.
         """
-        check_call(call)
-        context, _ = await self._context_for(call, empty=False)
-        if call.interrupt:
-            await context.interrupt()
-        run = context.submit(call, sink)
+        with self._telling_refusals(call.conversation):
+            check_call(call)
+            context, _ = await self._context_for(call, empty=False)
+            if call.interrupt:
+                await context.interrupt()
+            run = context.submit(call, sink)
         self._touch(context)
         if stop is not None:
             stop.add_done_callback(lambda _: context.abandon(run))
@@ -149,9 +157,10 @@ class Service:
         self, conversation: Conversation, cwd: str = "", envs: Mapping[str, str] = NO_ENVS
     ) -> ContextRecord:
         """Make a context. Raises LimitReached, InvalidArgument (cwd, envs), EngineUnavailable."""
-        check_cwd(cwd)
-        check_envs(envs)
-        return (await self._create(self._sandbox(conversation), cwd, envs)).record()
+        with self._telling_refusals(conversation):
+            check_cwd(cwd)
+            check_envs(envs)
+            return (await self._create(self._sandbox(conversation), cwd, envs)).record()
 
     async def list_contexts(self, conversation: Conversation) -> list[ContextRecord]:
         """The conversation's contexts, oldest first, without the default one; none where no conversation is known."""
@@ -215,6 +224,14 @@ class Service:
         """Have what a context prints between its runs go to `sink` at once; None keeps it for the next run again."""
         self._find(conversation, context_id).listen(sink)
 
+    @contextmanager
+    def _telling_refusals(self, owner: Conversation) -> Iterator[None]:
+        try:
+            yield
+        except CallerError as error:
+            self._observer.call_refused(owner, error)
+            raise
+
     # -- which context --------------------------------------------------------------------------------------------
 
     async def _context_for(self, call: RunCall, empty: bool) -> tuple[LiveContext, list[str]]:
@@ -277,7 +294,10 @@ class Service:
         finally:
             self._coming -= 1
         sandbox.coming -= 1
-        context = LiveContext(self._engine, self._limits, info, sandbox.conversation, late, self._on_idle)
+        context = LiveContext(
+            self._engine, self._limits, info, sandbox.conversation, late, self._on_idle, self._observer
+        )
+        self._observer.context_created(sandbox.conversation, info, spec, default=default)
         self._contexts[info.context_id] = context
         self._sandbox_of[info.context_id] = sandbox
         sandbox.contexts[info.context_id] = context
@@ -362,6 +382,7 @@ class Service:
         if handle is not None:
             handle.cancel()
         await context.delete()
+        self._observer.context_deleted(context.owner, context_id)
         _log.info("context.deleted", context_id=context_id, contexts=len(self._contexts))
         await self._drop_if_empty(sandbox)
 
