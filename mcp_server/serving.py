@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_server import http_server
-from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address
+from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address, transport_security
 from mcp_server.composition import EngineChoice, chosen_engine, service_over, texts_for
+from mcp_server.conversation_door import conversation_routes
 from mcp_server.errors import SetupFailed
 from mcp_server.settings import Settings
 from mcp_server.toolbox import server as toolbox_server
@@ -51,7 +52,8 @@ async def serve(settings: Settings, choice: EngineChoice, plan: HttpPlan) -> int
         await service.start()
         try:
             server = build_server(service, settings, texts_for(service, settings, warmth()))
-            routes = toolbox_server.routes(service, access) if plan.toolbox else []
+            routes = conversation_routes(service, transport_security(plan.address.host))
+            routes += toolbox_server.routes(service, access) if plan.toolbox else []
             asgi = guarded(build_asgi(server, plan.address.host, settings.idle_expiry_s, routes), access)
             url = _url(plan.address, listener) + MCP_PATH
             return await http_server.serve(asgi, listener, url, **toolbox_server.UVICORN_OPTIONS)

@@ -34,7 +34,7 @@ class RawSession:
         self._http.close()
 
     def post(self, tool: str, arguments: Mapping[str, object], more: dict[str, str] | None = None) -> httpx.Response:
-        headers = {**self._headers("tools/call", tool), **(more or {})}
+        headers = httpx.Headers({**self._headers("tools/call", tool), **(more or {})}, encoding="latin-1")
         return self._http.post(self._url, json=self._call(tool, arguments), headers=headers)
 
     def call_streaming(self, tool: str, arguments: Mapping[str, object]) -> StreamedCall:
