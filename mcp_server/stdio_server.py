@@ -26,6 +26,9 @@ from mcp.server.lowlevel import Server
 from mcp.shared.message import SessionMessage
 from mcp_types import PARSE_ERROR, ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from mcp_server.tools import encodable
 
 READ_BYTES = 1 << 16
 """The capacity of a pipe."""
@@ -96,8 +99,7 @@ class LineWriter:
     async def write(self, message: JSONRPCMessage) -> None:
         """Return when it is written. Raises OSError where nobody reads any more."""
         done: asyncio.Future[None] = self._loop.create_future()
-        line = message.model_dump_json(by_alias=True, exclude_unset=True)
-        self._jobs.put((line.encode("utf-8") + b"\n", done))
+        self._jobs.put((encode(message) + b"\n", done))
         await done
 
     def _write_all(self) -> None:
@@ -125,6 +127,15 @@ def decode(line: bytes) -> JSONRPCMessage:
         return jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValidationError:
         return jsonrpc_message_adapter.validate_python(json.loads(line), by_name=False)
+
+
+def encode(message: JSONRPCMessage) -> bytes:
+    """One line without its end. What a request held of half characters, and an error repeats, is replaced."""
+    try:
+        return message.model_dump_json(by_alias=True, exclude_unset=True).encode("utf-8")
+    except PydanticSerializationError:
+        plain = encodable(message.model_dump(by_alias=True, exclude_unset=True))
+        return json.dumps(plain, ensure_ascii=False).encode("utf-8")
 
 
 async def _read(
