@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcp_server import __version__
+from mcp_server.completions import CompletionDoor
 from mcp_server.errors import SetupFailed
+from mcp_server.prompt_door import PromptDoor
 from mcp_server.prompts import Texts
 from mcp_server.resources import ResourceDoor
 from mcp_server.service import Service
@@ -30,26 +32,32 @@ HEALTH_PATH = "/healthz"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Room for the largest code in JSON's longest spelling, so that too much code is a tool error and not a broken call."""
 
-TOOLS_FRESH_MS = 3_600_000
-"""The tools never change while a server runs."""
+FRESH_MS = 3_600_000
+"""Tools, prompts and templates never change while a server runs."""
 
 
 def build_server(service: Service, settings: Settings, texts: Texts, process: str = "") -> Server[Any]:
     """The MCP server over a started service. For ``process`` see `ToolDoor`."""
     door = ToolDoor(service, settings, texts, process)
     resources = ResourceDoor(service, door.conversation)
+    prompts = PromptDoor(texts)
+    completions = CompletionDoor(service, door.conversation, prompts)
+    fresh = CacheHint(ttl_ms=FRESH_MS)
     return Server(
         NAME,
         version=__version__,
         title=TITLE,
         instructions=texts.instructions,
-        cache_hints={"tools/list": CacheHint(ttl_ms=TOOLS_FRESH_MS)},
+        cache_hints={"tools/list": fresh, "prompts/list": fresh, "resources/templates/list": fresh},
         get_tool_input_schema=door.input_schema,
         on_list_tools=door.list_tools,
         on_call_tool=door.call_tool,
         on_list_resources=resources.list_resources,
         on_list_resource_templates=resources.list_templates,
         on_read_resource=resources.read,
+        on_list_prompts=prompts.list_prompts,
+        on_get_prompt=prompts.get_prompt,
+        on_completion=completions.complete,
     )
 
 

@@ -9,9 +9,13 @@ from string import Template
 
 from mcp_server.errors import SetupFailed
 from mcp_server.model import EngineCapabilities
+from mcp_server.picked_prompts import PickedPrompt, parse
 from mcp_server.settings import Settings
 
 TOOL_NAMES = ("run_code", "create_context", "list_contexts", "delete_context")
+
+PICKED_NAMES = ("analyse_data", "plot", "debug_traceback", "check_calculation")
+"""In the order in which clients list them."""
 
 MAX_TEXT_CHARS = 2_000
 """Clients cut tool descriptions and server instructions at 2 KB."""
@@ -33,16 +37,21 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """``tools`` maps each tool's name to its description."""
+    """``tools`` maps each tool's name to its description; ``picked`` are the prompts that people pick."""
 
     instructions: str
     tools: Mapping[str, str] = field(default_factory=dict)
+    picked: tuple[PickedPrompt, ...] = ()
 
 
 def load(facts: Facts) -> Texts:
     """Read and fill all texts. Raises SetupFailed where a file is missing or names a fact that does not exist."""
     values = _values(facts)
-    return Texts(instructions=_fill("instructions", values), tools={name: _fill(name, values) for name in TOOL_NAMES})
+    return Texts(
+        instructions=_fill("instructions", values),
+        tools={name: _fill(name, values) for name in TOOL_NAMES},
+        picked=tuple(parse(name, _read(f"picked/{name}"), values) for name in PICKED_NAMES),
+    )
 
 
 def _fill(name: str, values: Mapping[str, str]) -> str:

@@ -271,29 +271,36 @@ def _describe(schemas: Mapping[str, dict[str, Any]], texts: Texts, settings: Set
     """The four tools. A workspace of the user's makes running code able to change what they own."""
     touches_user_files = (bool(settings.workspace) and not settings.workspace_read_only) or settings.allow_unsandboxed
     hints = {
-        "run_code": ("Run Python code", _hints(destructive=touches_user_files, open_world=settings.allow_unsandboxed)),
-        "create_context": ("Create a context", _hints()),
-        "list_contexts": ("List contexts", _hints(read_only=True, idempotent=True)),
-        "delete_context": ("Delete a context", _hints(destructive=True, idempotent=True)),
+        "run_code": _hints("Run Python code", destructive=touches_user_files, open_world=settings.allow_unsandboxed),
+        "create_context": _hints("Create a context"),
+        "list_contexts": _hints("List contexts", read_only=True, idempotent=True),
+        "delete_context": _hints("Delete a context", destructive=True, idempotent=True),
     }
     return [
         Tool(
             name=name,
-            title=title,
+            title=annotations.title,
             description=texts.tools[name],
             input_schema=schemas[name],
             output_schema=_OUTPUT_SCHEMAS.get(name),
             annotations=annotations,
             _meta={"anthropic/maxResultSizeChars": CLIENT_RESULT_CHARS} if name == "run_code" else None,
         )
-        for name, (title, annotations) in hints.items()
+        for name, annotations in hints.items()
     ]
 
 
 def _hints(
-    *, read_only: bool = False, destructive: bool = False, idempotent: bool = False, open_world: bool = False
+    title: str,
+    *,
+    read_only: bool = False,
+    destructive: bool = False,
+    idempotent: bool = False,
+    open_world: bool = False,
 ) -> ToolAnnotations:
+    """Clients look for the title here or in the tool itself."""
     return ToolAnnotations(
+        title=title,
         read_only_hint=read_only,
         destructive_hint=destructive,
         idempotent_hint=idempotent,

@@ -162,12 +162,14 @@ class Service:
             check_envs(envs)
             return (await self._create(self._sandbox(conversation), cwd, envs)).record()
 
-    async def list_contexts(self, conversation: Conversation) -> list[ContextRecord]:
-        """The conversation's contexts, oldest first, without the default one; none where no conversation is known."""
+    async def list_contexts(self, conversation: Conversation, *, with_default: bool = False) -> list[ContextRecord]:
+        """The conversation's contexts, oldest first; none where no conversation is known."""
         sandbox = self._conversations.get(conversation) if conversation.key else None
         if sandbox is None:
             return []
-        return [context.record() for context in sandbox.contexts.values() if context is not sandbox.default]
+        return [
+            context.record() for context in sandbox.contexts.values() if with_default or context is not sandbox.default
+        ]
 
     async def delete_context(self, conversation: Conversation, context_id: str) -> None:
         """End a context with everything that it started. Raises UnknownContext, InvalidArgument for a default one."""

@@ -11,7 +11,7 @@ from mcp_server import prompts
 from mcp_server.arguments import MODELS
 from mcp_server.errors import SetupFailed
 from mcp_server.model import EngineCapabilities
-from mcp_server.prompts import MAX_TEXT_CHARS, TOOL_NAMES, Facts, Texts, duration, load, size
+from mcp_server.prompts import MAX_TEXT_CHARS, PICKED_NAMES, TOOL_NAMES, Facts, Texts, duration, load, size
 from mcp_server.sandbox.policy import Tier
 from mcp_server.sandbox.probe import GAPS
 from mcp_server.settings import Settings
@@ -20,7 +20,7 @@ SOURCE = Path(prompts.__file__).parent.parent / "prompts"
 
 OTHER_WORDS = {
     *("ok", "error", "timeout", "interrupted", "cancelled", "out_of_memory", "crashed", "running", "queued", "idle"),
-    *("df.head()", "!cmd", "await", "input()", "exit()", "interrupt=true"),
+    *("df.head()", "!cmd", "await", "input()", "exit()", "interrupt=true", "except", "fractions", "decimal"),
 }
 """What stands in code quotes and is neither a tool nor an argument: statuses and Python."""
 
@@ -32,7 +32,8 @@ def facts(**changes: object) -> Facts:
 
 
 def every(texts: Texts) -> dict[str, str]:
-    return {"instructions": texts.instructions, **texts.tools}
+    picked = {prompt.name: "\n\n".join(prompt.paragraphs) for prompt in texts.picked}
+    return {"instructions": texts.instructions, **texts.tools, **picked}
 
 
 def fullest() -> list[Facts]:
@@ -51,8 +52,8 @@ def test_every_text_stays_within_what_clients_show() -> None:
 
 
 def test_nothing_is_left_to_be_filled() -> None:
-    for text in every(load(facts())).values():
-        assert "$" not in text
+    for name, text in every(load(facts())).items():
+        assert name in PICKED_NAMES or "$" not in text
         assert not re.search(r"\S  ", text)
 
 
@@ -66,6 +67,19 @@ def test_each_text_names_only_real_tools_and_arguments() -> None:
 def test_each_tool_has_a_text_and_each_file_is_used() -> None:
     assert set(TOOL_NAMES) == set(MODELS)
     assert {path.stem for path in SOURCE.glob("*.md")} == {"instructions", *TOOL_NAMES}
+    assert {path.stem for path in SOURCE.glob("picked/*.md")} == set(PICKED_NAMES)
+
+
+def test_what_a_tool_is_for_and_when_it_is_not_is_told_where_every_client_shows_it() -> None:
+    """Some clients give the model the descriptions of tools and not the server's instructions."""
+    tools = load(facts()).tools
+    for name, when_not in [
+        ("run_code", "not for changing the user's project"),
+        ("create_context", "For ordinary work the default context of `run_code` is enough"),
+        ("list_contexts", "The default context of `run_code` is not listed"),
+        ("delete_context", "cannot be deleted"),
+    ]:
+        assert when_not in " ".join(tools[name].split())
 
 
 def test_the_limits_in_force_are_told() -> None:
@@ -75,6 +89,7 @@ def test_the_limits_in_force_are_told() -> None:
     assert "1,234" in told.tools["run_code"]
     assert "7 s" in told.instructions
     assert "2 h" in told.tools["create_context"]
+    assert "2 h without use" in told.tools["run_code"]
     assert "numpy, pandas, matplotlib" in told.tools["run_code"]
     assert "Python 3.12.1" in told.tools["run_code"]
 
@@ -89,9 +104,9 @@ def test_a_sandbox_is_told_with_its_gaps_and_none_is_told_plainly() -> None:
 
 def test_texts_of_a_wheel_are_found_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = tmp_path / "_prompts"
-    mapped.mkdir()
-    for path in SOURCE.glob("*.md"):
-        (mapped / path.name).write_text(path.read_text() + "\nfrom the wheel")
+    (mapped / "picked").mkdir(parents=True)
+    for path in SOURCE.rglob("*.md"):
+        (mapped / path.relative_to(SOURCE)).write_text(path.read_text() + "\nfrom the wheel")
     monkeypatch.setattr(prompts, "_PLACES", (mapped, tmp_path / "nowhere"))
     assert load(facts()).instructions.endswith("from the wheel")
 

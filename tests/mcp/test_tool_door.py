@@ -73,6 +73,8 @@ async def test_there_are_exactly_four_tools_each_fully_described() -> None:
         assert tool.title
         assert tool.description
         assert tool.annotations is not None
+        assert tool.annotations.title == tool.title
+        assert all(argument["description"] for argument in tool.input_schema["properties"].values())
         hints = tool.annotations
         assert None not in (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint)
 
