@@ -18,6 +18,9 @@ PREFIX = "mcp-code-interpreter-"
 
 _LEAF = "mcp-code-interpreter-server"
 
+_EVENTS_BYTES = 4096
+"""A few short lines; the kernel writes at most a page."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parent:
@@ -40,12 +43,6 @@ class Group:
         for directory in self.directories():
             _write(os.path.join(directory, "cgroup.procs"), str(pid))
 
-    def kills_for_memory(self) -> int:
-        """How often the kernel has killed a process of the group for memory."""
-        events = "memory.events" if self.parent.version == 2 else "memory.oom_control"
-        with open(os.path.join(self.parent.memory, self.name, events), encoding="ascii") as lines:
-            return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
     def remove(self) -> bool:
         """Remove the group. False where processes in it are still dying: ask again later."""
         for directory in self.directories():
@@ -61,6 +58,23 @@ class Group:
         for parent in dict.fromkeys((self.parent.memory, self.parent.pids)):
             if parent:
                 yield os.path.join(parent, self.name)
+
+
+class KillCount:
+    """How often the kernel has killed a process of a group for memory. Its file stays open: it is read at each run."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, group: Group) -> None:
+        events = "memory.events" if group.parent.version == 2 else "memory.oom_control"
+        self._fd = os.open(os.path.join(group.parent.memory, group.name, events), os.O_RDONLY | os.O_CLOEXEC)
+
+    def now(self) -> int:
+        _, _, after = os.pread(self._fd, _EVENTS_BYTES, 0).partition(b"oom_kill ")
+        return int(after.split(maxsplit=1)[0]) if after else 0
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 def make(parent: Parent, name: str, memory_bytes: int, process_count: int) -> Group:

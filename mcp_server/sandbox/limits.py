@@ -20,8 +20,10 @@ The engine drives a keeper so:
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +44,10 @@ LONGEST_INTERVAL_S = 0.5
 
 LEFT_BEHIND_INTERVAL_S = 2.0
 """While no run is on, but threads or processes of an earlier one may still be at work."""
+
+MACHINE_KILLS_FRESH_S = 1.0
+"""The kernel's count of all its kills for memory takes 0.1 ms to read: too long for each run, so runs that follow one
+another begin with one count. A kill within this time before a run can be taken for one within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,7 @@ class GroupKeeper:
         self._ceilings = ceilings
         self._groups: dict[int, cgroups.Group] = {}
         self._emptying: list[cgroups.Group] = []
+        self._kills: dict[int, cgroups.KillCount] = {}
         self._kills_before: dict[int, int] = {}
 
     @property
@@ -148,20 +155,21 @@ class GroupKeeper:
             raise
 
     def busy(self, tag: int) -> None:
-        self._kills_before[tag] = self._groups[tag].kills_for_memory()
+        self._kills_before[tag] = self._kills_now(tag)
 
     def idle(self, tag: int) -> None:
         """The kernel goes on counting by itself."""
 
     def excess(self, tag: int) -> Excess | None:
-        group = self._groups.get(tag)
-        if group is not None and group.kills_for_memory() > self._kills_before.get(tag, 0):
-            return Excess.MEMORY
-        return None
+        killed = tag in self._groups and self._kills_now(tag) > self._kills_before.get(tag, 0)
+        return Excess.MEMORY if killed else None
 
     def release(self, tag: int) -> None:
         group = self._groups.pop(tag, None)
+        kills = self._kills.pop(tag, None)
         self._kills_before.pop(tag, None)
+        if kills is not None:
+            kills.close()
         if group is not None:
             self._emptying.append(group)
         self._emptying = [group for group in self._emptying if not group.remove()]
@@ -169,6 +177,12 @@ class GroupKeeper:
     def close(self) -> None:
         for tag in list(self._groups):
             self.release(tag)
+
+    def _kills_now(self, tag: int) -> int:
+        kills = self._kills.get(tag)
+        if kills is None:
+            kills = self._kills[tag] = cgroups.KillCount(self._groups[tag])
+        return kills.now()
 
 
 class Watchdog:
@@ -191,6 +205,8 @@ class Watchdog:
         self._busy: set[int] = set()
         self._left_behind: set[int] = set()
         self._exceeded: dict[int, Excess] = {}
+        self._machine_kills = 0
+        self._machine_kills_seen_s = -math.inf
         self._machine_kills_before: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -203,7 +219,9 @@ class Watchdog:
 
     def busy(self, tag: int) -> None:
         self._exceeded.pop(tag, None)
-        self._machine_kills_before[tag] = processes.machine_kills_for_memory()
+        if time.monotonic() > self._machine_kills_seen_s + MACHINE_KILLS_FRESH_S:
+            self._see_machine_kills()
+        self._machine_kills_before[tag] = self._machine_kills
         self._busy.add(tag)
         self._look_again_in(SHORTEST_INTERVAL_S)
 
@@ -216,9 +234,11 @@ class Watchdog:
         if tag in self._exceeded:
             return self._exceeded[tag]
         before = self._machine_kills_before.get(tag)
-        if before is not None and processes.machine_kills_for_memory() > before:
-            return Excess.MEMORY  # the machine had none left, and contexts are what the kernel takes first
-        return None
+        if before is None:
+            return None
+        self._see_machine_kills()
+        # Where there are more, the machine had none left, and contexts are what the kernel takes first.
+        return Excess.MEMORY if self._machine_kills > before else None
 
     def release(self, tag: int) -> None:
         for known in (self._busy, self._left_behind):
@@ -259,6 +279,10 @@ class Watchdog:
             self._look_again_in(min(max(headroom, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S))
         elif self._left_behind:
             self._look_again_in(LEFT_BEHIND_INTERVAL_S)
+
+    def _see_machine_kills(self) -> None:
+        self._machine_kills = processes.machine_kills_for_memory()
+        self._machine_kills_seen_s = time.monotonic()
 
     def _memory_of(self, members: list[TaggedProcess]) -> int:
         used = sum(process.resident_bytes for process in members)

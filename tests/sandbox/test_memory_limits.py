@@ -326,7 +326,9 @@ def test_a_group_of_version_2_gets_its_ceilings(tmp_path: Path) -> None:
     group = cgroups.Group(parent, "made")
     (own / "made").mkdir()
     (own / "made" / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\noom_group_kill 0\n")
-    assert group.kills_for_memory() == 2
+    kills = cgroups.KillCount(group)
+    assert kills.now() == 2
+    kills.close()
 
 
 def test_our_place_in_mounted_hierarchies_is_found(tmp_path: Path) -> None:
