@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import struct
 import termios
 from collections.abc import Callable, Mapping
@@ -32,6 +33,9 @@ class OutputPipes:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._open = dict(pipes)
+        self._poll = select.poll()
+        for fd in self._open:
+            self._poll.register(fd, select.POLLIN)
         self._held: asyncio.Future[None] | None = None
         self._pauses: dict[int, asyncio.TimerHandle] = {}
         self._watch()
@@ -46,7 +50,7 @@ class OutputPipes:
 
     def sweep(self) -> None:
         """Deliver what is in the pipes at this moment, as far as the sink takes it at once."""
-        for fd in list(self._open):
+        for fd in self._readable():
             left = _waiting_bytes(fd)
             while left > 0 and self._held is None:
                 read = self._read(fd, left)
@@ -56,7 +60,7 @@ class OutputPipes:
 
     async def drain(self) -> None:
         """Deliver what is in the pipes at this moment, and return once the sink has taken it."""
-        for fd in list(self._open):
+        for fd in self._readable():
             left = _waiting_bytes(fd)
             while left > 0:
                 await self._taken()
@@ -70,8 +74,13 @@ class OutputPipes:
         """Close the descriptors. Idempotent."""
         self._unwatch()
         for fd in self._open:
+            self._poll.unregister(fd)
             os.close(fd)
         self._open.clear()
+
+    def _readable(self) -> list[int]:
+        """Pipes that hold something, or nothing ever again: one look for both, as most runs print little or nothing."""
+        return [fd for fd, _ in self._poll.poll(0)]
 
     async def _taken(self) -> None:
         held = self._held
@@ -119,6 +128,7 @@ class OutputPipes:
             self._end_pause(fd)
             self._loop.remove_reader(fd)
             self._open.pop(fd)
+            self._poll.unregister(fd)
             os.close(fd)
             return 0
         self.deliver(OutputChunk(self._open[fd], data))

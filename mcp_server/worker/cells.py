@@ -29,6 +29,10 @@ _COROUTINE = 0x80
 
 _AFTER_EXPRESSION = re.compile(r"#[^\n]*|[^;]")
 
+_NO_ONE_EXPRESSION = re.compile(r"[\n;\\]|[0-9][A-Za-z_]")
+"""What a cell that is tried as one expression must not hold. Backslashes and letters after digits are what the tokenizer
+warns of, and a second attempt would warn again."""
+
 
 class Cell(NamedTuple):
     """A compiled cell. `last` is the expression at its end; `shown` says whether its value is a result."""
@@ -59,6 +63,11 @@ class Compiler:
         if "\r" in source:  # as Python reads files; `compile` does the same
             source = source.replace("\r\n", "\n").replace("\r", "\n")
         self._sources.keep(filename, source)
+        if not _NO_ONE_EXPRESSION.search(source):
+            try:  # a name or a call: half the work, without a tree between
+                return Cell(None, self._code(source, filename, "eval"), True)
+            except SyntaxError:
+                pass  # a statement; or the fault is told below, by the same parser
         tree = self._parse(source, filename)
         last = tree.body[-1] if tree.body else None
         if not isinstance(last, ast.Expr):
@@ -109,8 +118,8 @@ class Compiler:
         assert isinstance(tree, ast.Module)  # noqa: S101  (what the flag asks for)
         return tree
 
-    def _code(self, tree: ast.Module | ast.Expression, filename: str, mode: str) -> CodeType:
-        code = compile(tree, filename, mode, self._flags, True)
+    def _code(self, source: str | ast.Module | ast.Expression, filename: str, mode: str) -> CodeType:
+        code = compile(source, filename, mode, self._flags, True)
         assert isinstance(code, CodeType)  # noqa: S101  (no flag asks for a tree)
         self._flags |= code.co_flags & _FUTURE_FLAGS
         return code

@@ -85,17 +85,26 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Frames completed by `data`, in order. Raises FrameError at the first byte that cannot be right."""
-        self._buffer += data
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+        whole = buffer or data
         done: list[Frame] = []
-        while len(self._buffer) >= PREFIX.size:
-            kind, header_length, body_length = PREFIX.unpack_from(self._buffer)
+        start = 0
+        while len(whole) - start >= PREFIX.size:
+            kind, header_length, body_length = PREFIX.unpack_from(whole, start)
             _check(kind, header_length, body_length)
-            start = PREFIX.size + header_length
-            end = start + body_length
-            if len(self._buffer) < end:
+            header_at = start + PREFIX.size
+            body_at = header_at + header_length
+            end = body_at + body_length
+            if len(whole) < end:
                 break
-            done.append(Frame(kind, _header(bytes(self._buffer[PREFIX.size : start])), bytes(self._buffer[start:end])))
-            del self._buffer[:end]
+            done.append(Frame(kind, _header(bytes(whole[header_at:body_at])), bytes(whole[body_at:end])))
+            start = end
+        if buffer:
+            del buffer[:start]
+        elif start < len(data):
+            buffer += data[start:]
         return done
 
 
