@@ -1,8 +1,8 @@
 """MCP over the process's own stdin and stdout.
 
 The SDK's transport cannot be stopped while it waits for input, drops a request whose JSON holds half a surrogate pair
-without an answer, and ends at the first one it would have to write. This one reads and writes in threads that end with
-the process, and answers every line.
+without an answer, ends at the first one it would have to write, and takes two threads for each message. This one reads
+and writes on the event loop, and answers every line.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import asyncio
 import fcntl
 import json
 import os
-import queue
+import select
 import signal
 import sys
-import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 import structlog
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.server.lowlevel import Server
 from mcp.shared.message import SessionMessage
 from mcp_types import PARSE_ERROR, ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
@@ -33,6 +33,9 @@ from mcp_server.tools import encodable
 READ_BYTES = 1 << 16
 """The capacity of a pipe."""
 
+MAX_WAITING_LINES = 64
+"""Lines that were read and not yet asked for; beyond, the client is held back."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _log = structlog.get_logger(__name__)
@@ -41,81 +44,190 @@ _log = structlog.get_logger(__name__)
 async def serve(server: Server[Any]) -> int:
     """Serve until stdin ends or a signal comes; calls in progress are cancelled then. Gives the exit status."""
     with _wire() as (read_fd, write_fd), _stop_on_signal() as stopped:
-        incoming, inbox = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-        outbox, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
-        writer = LineWriter(write_fd)
-        reading = asyncio.create_task(_read(LineReader(read_fd), incoming, writer))
-        writing = asyncio.create_task(_write(outgoing, writer))
+        outbox = MessageWriter(write_fd)
+        inbox = MessageReader(read_fd, outbox)
         serving = asyncio.create_task(server.run(inbox, outbox, server.create_initialization_options()))
         _log.info("server.started", transport="stdio")
         first: set[asyncio.Future[Any]] = {serving, stopped}
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         _log.info("server.stopping", reason=stopped.result().name if stopped.done() else "stdin ended")
-        for task in (serving, reading, writing):
-            task.cancel()
-        results = await asyncio.gather(serving, reading, writing, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        serving.cancel()
+        [result] = await asyncio.gather(serving, return_exceptions=True)
+        if isinstance(result, Exception):
+            raise result
         return 128 + stopped.result() if stopped.done() else 0
 
 
-class LineReader:
-    """Lines of a descriptor, read in a thread; `next` gives None at the end."""
+class _Stream:
+    """What the SDK asks of both its streams beside their one method."""
+
+    async def aclose(self) -> None:
+        """Let go of the loop. The descriptor stays open. Idempotent."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class MessageReader(_Stream):
+    """The messages that come on a descriptor, for the SDK; a line that is none is answered here, through `writer`.
+
+    The descriptor may block: it is read when the loop says that something is there, and by nobody else.
+    """
+
+    def __init__(self, fd: int, writer: MessageWriter) -> None:
+        self._fd = fd
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._lines: deque[bytes] = deque()
+        self._begun: list[bytes] = []
+        self._ended = False
+        self._news: asyncio.Future[None] | None = None
+        self._never_waits = False
+        self._watched = False
+        self._watch()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        while (line := await self._next_line()) is not None:
+            if not line.strip():
+                continue
+            try:
+                return SessionMessage(decode(line))
+            except (ValueError, RecursionError):
+                await self._writer.send(SessionMessage(_NOT_JSON))
+        raise StopAsyncIteration
+
+    async def receive(self) -> SessionMessage | Exception:
+        """Raises EndOfStream."""
+        try:
+            return await anext(self)
+        except StopAsyncIteration:
+            raise anyio.EndOfStream from None
+
+    async def aclose(self) -> None:
+        self._ended = True
+        self._unwatch()
+
+    async def _next_line(self) -> bytes | None:
+        while not self._lines and not self._ended:
+            if self._never_waits:
+                self._take()
+                await asyncio.sleep(0)
+                continue
+            self._watch()
+            self._news = self._loop.create_future()
+            await self._news
+        return self._lines.popleft() if self._lines else None
+
+    def _take(self) -> None:
+        """Read once. Called when that does not block."""
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except OSError:  # a terminal or socket that went away
+            data = b""
+        *whole, rest = data.split(b"\n")
+        for end in whole:
+            self._lines.append(b"".join((*self._begun, end)))
+            self._begun.clear()
+        self._begun.append(rest)
+        if not data:
+            self._ended = True
+        if self._ended or len(self._lines) > MAX_WAITING_LINES:
+            self._unwatch()
+        if self._news is not None and not self._news.done() and (self._lines or self._ended):
+            self._news.set_result(None)
+
+    def _watch(self) -> None:
+        if self._watched or self._never_waits:
+            return
+        try:
+            self._loop.add_reader(self._fd, self._take)
+        except PermissionError:  # a regular file or /dev/null, which cannot be watched
+            self._never_waits = True
+        else:
+            self._watched = True
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._loop.remove_reader(self._fd)
+            self._watched = False
+
+
+class MessageWriter(_Stream):
+    """Writes the SDK's messages to a descriptor, one after another.
+
+    The descriptor may block: while it is writable it takes `PIPE_BUF` bytes at once (POSIX says so of pipes; sockets
+    take more), and is given no more than that before it is asked again.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._loop = asyncio.get_running_loop()
-        self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
-        threading.Thread(target=self._read_all, name="stdin", daemon=True).start()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._waiting: deque[tuple[memoryview, asyncio.Future[None]]] = deque()
 
-    async def next(self) -> bytes | None:
-        return await self._lines.get()
+    async def send(self, item: SessionMessage, /) -> None:
+        """Return when it is written; where this is cancelled, it is written all the same.
 
-    def _read_all(self) -> None:
-        held: list[bytes] = []
-        while data := _read_some(self._fd):
-            *whole, rest = data.split(b"\n")
-            for end in whole:
-                self._give(b"".join((*held, end)))
-                held.clear()
-            held.append(rest)
-        self._give(None)
+        Raises BrokenResourceError where nobody reads any more.
+        """
+        left = memoryview(encode(item.message) + b"\n")
+        if not self._waiting:
+            try:
+                left = self._write(left)
+            except OSError:
+                raise anyio.BrokenResourceError from None
+        if left:
+            await self._written(left)
 
-    def _give(self, line: bytes | None) -> None:
-        with suppress(RuntimeError):  # the loop has closed: the process is ending
-            self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
+    async def aclose(self) -> None:
+        if self._waiting:
+            self._loop.remove_writer(self._fd)
+            self._give_up()
 
-
-class LineWriter:
-    """Writes to a descriptor in a thread, one message after another."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
-        threading.Thread(target=self._write_all, name="stdout", daemon=True).start()
-
-    async def write(self, message: JSONRPCMessage) -> None:
-        """Return when it is written. Raises OSError where nobody reads any more."""
+    def _written(self, left: memoryview) -> asyncio.Future[None]:
+        """Have the rest written after all that waits already."""
         done: asyncio.Future[None] = self._loop.create_future()
-        self._jobs.put((encode(message) + b"\n", done))
-        await done
+        self._waiting.append((left, done))
+        if len(self._waiting) == 1:
+            self._loop.add_writer(self._fd, self._write_waiting)
+        return done
 
-    def _write_all(self) -> None:
-        while True:
-            data, done = self._jobs.get()
-            error: OSError | None = None
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._fd, view) :]
-            except OSError as fault:
-                error = fault
-            try:
-                self._loop.call_soon_threadsafe(_settle, done, error)
-            except RuntimeError:  # the loop has closed: the process is ending
-                return
+    def _write_waiting(self) -> None:
+        try:
+            while self._waiting:
+                data, done = self._waiting.popleft()
+                left = self._write(data)
+                if left:
+                    self._waiting.appendleft((left, done))
+                    return
+                if not done.done():
+                    done.set_result(None)
+        except OSError:
+            if not done.done():
+                done.set_exception(anyio.BrokenResourceError())
+            self._give_up()
+        self._loop.remove_writer(self._fd)
+
+    def _write(self, data: memoryview) -> memoryview:
+        """Write what the descriptor takes without waiting; the rest. Raises OSError."""
+        while data and self._poll.poll(0):
+            data = data[os.write(self._fd, data[: select.PIPE_BUF]) :]
+        return data
+
+    def _give_up(self) -> None:
+        while self._waiting:
+            _, done = self._waiting.popleft()
+            if not done.done():
+                done.set_exception(anyio.BrokenResourceError())
 
 
 def decode(line: bytes) -> JSONRPCMessage:
@@ -138,49 +250,9 @@ def encode(message: JSONRPCMessage) -> bytes:
         return json.dumps(plain, ensure_ascii=False).encode("utf-8")
 
 
-async def _read(
-    lines: LineReader, incoming: MemoryObjectSendStream[SessionMessage | Exception], writer: LineWriter
-) -> None:
-    async with incoming:
-        while (line := await lines.next()) is not None:
-            if not line.strip():
-                continue
-            try:
-                message = decode(line)
-            except (ValueError, RecursionError):
-                await writer.write(_NOT_JSON)
-                continue
-            await incoming.send(SessionMessage(message))
-
-
-async def _write(outgoing: MemoryObjectReceiveStream[SessionMessage], writer: LineWriter) -> None:
-    async with outgoing:
-        async for message in outgoing:
-            try:
-                await writer.write(message.message)
-            except OSError:  # the client is gone; the end of stdin says so too
-                return
-
-
 _NOT_JSON = JSONRPCError(
     jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="This line is no JSON-RPC message.")
 )
-
-
-def _read_some(fd: int) -> bytes:
-    try:
-        return os.read(fd, READ_BYTES)
-    except OSError:  # a terminal or socket that went away
-        return b""
-
-
-def _settle(done: asyncio.Future[None], error: OSError | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
 
 
 @contextmanager
@@ -193,7 +265,7 @@ def _wire() -> Iterator[tuple[int, int]]:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    yield read_fd, write_fd  # left open: the threads may still stand in them when the process ends
+    yield read_fd, write_fd  # left open: they end with the process
 
 
 @contextmanager

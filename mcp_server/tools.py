@@ -11,7 +11,6 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -34,6 +33,7 @@ from mcp_types import (
     ResourceLink as ResourceLinkContent,
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic_core import PydanticSerializationError, to_json
 
 from mcp_server import arguments
 from mcp_server.conversations import PRINCIPAL_KEY, conversation_of
@@ -113,10 +113,9 @@ class ToolDoor:
             interrupt=asked.interrupt,
             max_output_chars=asked.max_output_chars,
         )
-        async with AsyncExitStack() as stack:
-            on_progress = None
-            if _wants_progress(context):
-                on_progress = await stack.enter_async_context(progress_feed(_sender(context)))
+        if not _wants_progress(context):
+            return _report_result(await self._service.run(call))
+        async with progress_feed(_sender(context)) as on_progress:
             return _report_result(await self._service.run(call, on_progress))
 
     async def _create_context(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
@@ -179,12 +178,20 @@ def _tool_error(text: str) -> CallToolResult:
 
 def encodable(value: Any) -> Any:
     """A JSON value without lone surrogates, each replaced by U+FFFD: one of them would end the connection."""
+    try:
+        to_json(value)  # all of it at once, and in compiled code: hardly any value holds one
+    except PydanticSerializationError:
+        return _mended(value)
+    return value
+
+
+def _mended(value: Any) -> Any:
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, Mapping):
-        return {encodable(key): encodable(item) for key, item in value.items()}
+        return {_mended(key): _mended(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [encodable(item) for item in value]
+        return [_mended(item) for item in value]
     return value
 
 

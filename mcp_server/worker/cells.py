@@ -30,8 +30,8 @@ _COROUTINE = 0x80
 _AFTER_EXPRESSION = re.compile(r"#[^\n]*|[^;]")
 
 _NO_ONE_EXPRESSION = re.compile(r"[\n;\\]|[0-9][A-Za-z_]")
-"""What a cell that is tried as one expression must not hold. Backslashes and letters after digits are what the tokenizer
-warns of, and a second attempt would warn again."""
+"""What a cell that is tried as one expression must not hold. Of backslashes and of letters after digits the tokenizer
+may warn, and would again at the second attempt."""
 
 
 class Cell(NamedTuple):
