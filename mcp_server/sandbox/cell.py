@@ -40,6 +40,8 @@ __all__ = ["Cell", "Spawned", "Warmth", "WorkerExit"]
 WORK_INSIDE = "/work"
 OUTPUTS_INSIDE = "/outputs"
 
+_NOT_LIMITED = "The memory of a new context cannot be limited"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -372,10 +374,7 @@ class Cell:
         """Fork a worker that can go into any sandbox, and limit its memory. Raises EngineUnavailable."""
         channel = self._running_channel()
         worker_id = next(self._worker_ids)
-        try:
-            ends = WorkerEnds.make()
-        except OSError as error:
-            raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
+        ends = self._make_ends(worker_id)
         worker = self._workers[worker_id] = HostedWorker(self._loop.create_future())
         try:
             channel.send({"op": "prepare", "worker": worker_id}, ends.theirs)
@@ -383,6 +382,7 @@ class Cell:
             prepared = Prepared(worker_id, worker, ends, pidfd, pid_of(pidfd))
         except BaseException:
             ends.close_ours()
+            self.memory.release(self._tag(worker_id))
             self._abandon(worker_id, worker)
             raise
         finally:
@@ -391,11 +391,25 @@ class Cell:
             await self.memory.admit(self._tag(worker_id), prepared.pid)
         except OSError as error:
             self._discard(prepared)
-            raise EngineUnavailable(f"The memory of a new context cannot be limited: {error}.") from error
+            raise EngineUnavailable(f"{_NOT_LIMITED}: {error}.") from error
         except BaseException:
             self._discard(prepared)
             raise
         return prepared
+
+    def _make_ends(self, worker_id: int) -> WorkerEnds:
+        """What a worker shall be born with. Raises EngineUnavailable, with nothing left."""
+        try:
+            doors = self.memory.doors(self._tag(worker_id))
+        except OSError as error:
+            raise EngineUnavailable(f"{_NOT_LIMITED}: {error}.") from error
+        try:
+            return WorkerEnds.make(doors)
+        except OSError as error:
+            for door in doors:
+                os.close(door)
+            self.memory.release(self._tag(worker_id))
+            raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
 
     async def _take_prepared(self) -> Prepared:
         while (prepared := await self._spares.take()).worker.exited:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from mcp_server.sandbox import processes
@@ -42,6 +42,22 @@ class Group:
         """Move a process in; what it forks from now on is in as well. Raises OSError."""
         for directory in self.directories():
             _write(os.path.join(directory, "cgroup.procs"), str(pid))
+
+    def doors(self) -> tuple[int, ...]:
+        """Descriptors to which a process of one thread writes ``0`` to move itself in; the caller closes them.
+
+        Empty in version 2. For a process that moves itself the kernel need not stop all others from forking and ending,
+        which takes milliseconds; only version 1 lets it. Raises OSError.
+        """
+        if self.parent.version == 2:
+            return ()
+        with ExitStack() as undoing:
+            opened = []
+            for directory in self.directories():
+                opened.append(os.open(os.path.join(directory, "tasks"), os.O_WRONLY | os.O_CLOEXEC))
+                undoing.callback(os.close, opened[-1])
+            undoing.pop_all()
+            return tuple(opened)
 
     def remove(self) -> bool:
         """Remove the group. False where processes in it are still dying: ask again later."""

@@ -7,7 +7,8 @@ looks at the context's processes while there is something to look at.
 The engine drives a keeper so:
 
     keeper = memory_keeper(Ceilings(…), on_exceeded)   once
-    await keeper.admit(tag, pid)   a worker was forked and has not yet run foreign code
+    keeper.doors(tag)              a worker is about to be forked: where it goes in by itself
+    await keeper.admit(tag, pid)   it was forked and has not yet run foreign code
     keeper.busy(tag)               a run begins
     keeper.idle(tag)               it ended
     keeper.excess(tag)             the worker was killed by a SIGKILL that the engine did not send: for what?
@@ -75,8 +76,15 @@ class MemoryKeeper(Protocol):
     @property
     def name(self) -> str: ...
 
+    def doors(self, tag: int, /) -> tuple[int, ...]:
+        """Descriptors to which the worker writes ``0``, first of all; the caller closes them. Raises OSError.
+
+        Whoever asks for them releases the tag, whatever becomes of the worker.
+        """
+
     async def admit(self, tag: int, pid: int) -> None:
-        """Take a context in. Raises OSError where it cannot be limited; it must then not run anything.
+        """Take a context in, where it did not go in by doors. Raises OSError where it cannot be limited; it must then
+        not run anything.
 
         Where this is cancelled the context may be in or not: release it.
         """
@@ -109,6 +117,10 @@ class Unlimited:
     """Keeps nothing: each process's own limits are all there is."""
 
     name = "none"
+
+    def doors(self, _tag: int) -> tuple[int, ...]:
+        """None is closed."""
+        return ()
 
     async def admit(self, tag: int, pid: int) -> None:
         """Anything may come."""
@@ -144,11 +156,22 @@ class GroupKeeper:
     def name(self) -> str:
         return f"cgroup v{self._parent.version}"
 
-    async def admit(self, tag: int, pid: int) -> None:
-        group = cgroups.make(self._parent, str(tag), self._ceilings.memory_bytes, self._ceilings.processes)
-        self._groups[tag] = group
+    def doors(self, tag: int) -> tuple[int, ...]:
+        if self._parent.version == 2:
+            return ()
+        group = self._make(tag)
         try:
-            # The kernel lets all processors pass by before it moves a process, which takes 8 ms and more.
+            return group.doors()
+        except OSError:
+            self.release(tag)
+            raise
+
+    async def admit(self, tag: int, pid: int) -> None:
+        if tag in self._groups:
+            return
+        group = self._make(tag)
+        try:
+            # The kernel lets all processors pass by before it moves another process, which takes 8 ms and more.
             await asyncio.to_thread(group.attach, pid)
         except OSError:
             self.release(tag)
@@ -184,6 +207,11 @@ class GroupKeeper:
             kills = self._kills[tag] = cgroups.KillCount(self._groups[tag])
         return kills.now()
 
+    def _make(self, tag: int) -> cgroups.Group:
+        group = cgroups.make(self._parent, str(tag), self._ceilings.memory_bytes, self._ceilings.processes)
+        self._groups[tag] = group
+        return group
+
 
 class Watchdog:
     """Looks at contexts' memory, the more often the less is left, and kills a context that is over its ceiling.
@@ -216,6 +244,10 @@ class Watchdog:
 
     async def admit(self, tag: int, pid: int) -> None:
         """A tag is all that it needs."""
+
+    def doors(self, _tag: int) -> tuple[int, ...]:
+        """It lets everyone in."""
+        return ()
 
     def busy(self, tag: int) -> None:
         self._exceeded.pop(tag, None)

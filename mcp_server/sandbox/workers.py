@@ -92,7 +92,7 @@ class Prepared:
 
 @dataclass(slots=True)
 class WorkerEnds:
-    """A worker's socket and pipes: our ends, which do not block, and its ends (control, stdout, stderr)."""
+    """A worker's socket and pipes: our ends, which do not block, and its ends (control, stdout, stderr, doors)."""
 
     control: socket.socket
     stdout_fd: int
@@ -100,14 +100,15 @@ class WorkerEnds:
     theirs: tuple[int, ...]
 
     @classmethod
-    def make(cls) -> WorkerEnds:
+    def make(cls, doors: tuple[int, ...]) -> WorkerEnds:
+        """`doors`, by which it goes into its limits, are taken over."""
         control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         control.setblocking(False)
         stdout_fd, stdout_inner = os.pipe()
         stderr_fd, stderr_inner = os.pipe()
         os.set_blocking(stdout_fd, False)
         os.set_blocking(stderr_fd, False)
-        return cls(control, stdout_fd, stderr_fd, (inner.detach(), stdout_inner, stderr_inner))
+        return cls(control, stdout_fd, stderr_fd, (inner.detach(), stdout_inner, stderr_inner, *doors))
 
     def close_theirs(self) -> None:
         for fd in self.theirs:

@@ -17,6 +17,9 @@ from . import confine, linux, packets, tags
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Set to 1 in the zygote, which must stay single-threaded to be forked; unset again in its workers."""
 
+FIRST_DOOR = 3
+"""Among the descriptors of an order; before it control socket, stdout and stderr."""
+
 DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -69,6 +72,7 @@ def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], Non
     A step that fails is told to the host, and the process ends.
     """
     try:
+        _go_through(order.fds[FIRST_DOOR:])
         os.setsid()
         _reset_signals()
         os.umask(0o022)
@@ -97,6 +101,12 @@ def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], Non
     post.serve()
 
 
+def _go_through(doors: List[int]) -> None:
+    """Into the groups that limit it: each takes in whoever writes a zero, and what that allocates from then on."""
+    for door in doors:
+        os.write(door, b"0")
+
+
 def _introduce(order: Order) -> None:
     """Give the host a pidfd: the process waits from here on.
 
@@ -119,7 +129,7 @@ def _reset_signals() -> None:
 
 def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
     """Standard streams on 0 to 2, the control socket as far up as the limit allows, the rest closed."""
-    control, stdout, stderr = order.fds
+    control, stdout, stderr = order.fds[:FIRST_DOOR]
     null = os.open("/dev/null", os.O_RDONLY)
     for fd, place in ((null, 0), (stdout, 1), (stderr, 2)):
         os.dup2(fd, place, inheritable=True)

@@ -134,7 +134,8 @@ def _header(raw: bytes) -> dict[str, Any]:
 #
 #     host → builder  {"op": "build", …plan}                                     once; it then becomes the zygote
 #     host → zygote   {"op": "begin", …plan}                                     once, first
-#                     {"op": "prepare", "worker": int}   + control socket, stdout, stderr: the worker's ends
+#                     {"op": "prepare", "worker": int}   + the worker's ends: control socket, stdout, stderr, and
+#                                                                              doors into its limits (`limits`)
 #                     {"op": "house", "worker": int, "sandbox": str, "outputs": str, "directory": str}
 #                     {"op": "destroy", "worker": int}
 #                     {"op": "reach", "sandbox": str}
@@ -155,7 +156,7 @@ def _header(raw: bytes) -> dict[str, Any]:
 MAX_PACKET_BYTES = 128 * 1024
 """Fits the kernel's default send buffer (net.core.wmem_default, 208 KiB with its bookkeeping)."""
 
-MAX_PACKET_FDS = 3
+MAX_PACKET_FDS = 5
 
 TAGS_PER_CELL = 1 << 24
 """A worker's tag (`tags`) is its cell's first tag plus its number; cells take distinct ranges of so many."""

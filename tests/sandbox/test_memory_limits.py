@@ -23,6 +23,7 @@ LIMIT_BYTES = 256 * MIB
 TAG = (1 << 41) + 12345
 WAIT_S = 30
 
+GO_THROUGH = "import os, sys\nfor door in %r: os.write(door, b'0')\n"
 BOMB = "chunks = []\nwhile True: chunks.append(bytearray(8 << 20))"
 CHILDREN_TOO_LARGE_TOGETHER = """
 import os, signal
@@ -44,11 +45,15 @@ signal.pause()
 
 
 class Context:
-    """A tagged process of its own session, standing in for a worker; it waits for a line before it runs the code."""
+    """A tagged process of its own session, standing in for a worker; it waits for a line before it runs the code.
 
-    def __init__(self, code: str, tag: int = TAG) -> None:
+    It goes through the doors that it inherits.
+    """
+
+    def __init__(self, code: str, tag: int = TAG, inherited: tuple[int, ...] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", "import sys\nsys.stdin.readline()\n" + code],
+            [sys.executable, "-I", "-S", "-c", GO_THROUGH % (inherited,) + "sys.stdin.readline()\n" + code],
+            pass_fds=inherited,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_RTTIME, (tag, tag)),
@@ -82,11 +87,11 @@ class Context:
 
 
 @pytest.fixture
-def make_context() -> Iterator[Callable[[str], Context]]:
+def make_context() -> Iterator[Callable[..., Context]]:
     made: list[Context] = []
 
-    def make(code: str) -> Context:
-        made.append(Context(code))
+    def make(code: str, inherited: tuple[int, ...] = ()) -> Context:
+        made.append(Context(code, inherited=inherited))
         return made[-1]
 
     yield make
@@ -114,7 +119,7 @@ async def keeper(request: pytest.FixtureRequest) -> MemoryKeeper:
 
 @pytest.mark.anyio
 async def test_a_bomb_in_one_process_is_killed_for_memory(
-    keeper: MemoryKeeper, make_context: Callable[[str], Context]
+    keeper: MemoryKeeper, make_context: Callable[..., Context]
 ) -> None:
     context = make_context(BOMB)
     await keeper.admit(TAG, context.pid)
@@ -128,7 +133,27 @@ async def test_a_bomb_in_one_process_is_killed_for_memory(
 
 
 @pytest.mark.anyio
-async def test_the_watchdog_ends_a_bomb_over_many_children(make_context: Callable[[str], Context]) -> None:
+async def test_a_process_that_goes_in_by_the_doors_is_limited_from_there_on(
+    make_context: Callable[..., Context],
+) -> None:
+    keeper = group_keeper()
+    doors = keeper.doors(TAG)
+    if not doors:
+        pytest.skip("only version 1 of cgroups has doors")
+    context = make_context(BOMB, inherited=doors)
+    for door in doors:
+        os.close(door)
+    await keeper.admit(TAG, context.pid)
+    keeper.busy(TAG)
+    context.go()
+    assert await context.wait() == -9
+    assert keeper.excess(TAG) is Excess.MEMORY
+    keeper.release(TAG)
+    keeper.close()
+
+
+@pytest.mark.anyio
+async def test_the_watchdog_ends_a_bomb_over_many_children(make_context: Callable[..., Context]) -> None:
     exceeded: list[int] = []
     keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append)
     context = make_context(CHILDREN_TOO_LARGE_TOGETHER + "signal.pause()")
@@ -141,7 +166,7 @@ async def test_the_watchdog_ends_a_bomb_over_many_children(make_context: Callabl
 
 
 @pytest.mark.anyio
-async def test_a_cgroup_bounds_children_together(make_context: Callable[[str], Context]) -> None:
+async def test_a_cgroup_bounds_children_together(make_context: Callable[..., Context]) -> None:
     keeper = group_keeper()
     context = make_context(CHILDREN_TOO_LARGE_TOGETHER + "os.wait()\nprint('a child', flush=True)\nsignal.pause()")
     await keeper.admit(TAG, context.pid)
@@ -154,7 +179,7 @@ async def test_a_cgroup_bounds_children_together(make_context: Callable[[str], C
 
 
 @pytest.mark.anyio
-async def test_memory_that_children_share_is_not_counted_for_each(make_context: Callable[[str], Context]) -> None:
+async def test_memory_that_children_share_is_not_counted_for_each(make_context: Callable[..., Context]) -> None:
     exceeded: list[int] = []
     keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append)
     context = make_context(SHARED_BY_CHILDREN)
@@ -172,7 +197,7 @@ async def test_memory_that_children_share_is_not_counted_for_each(make_context: 
 
 @pytest.mark.anyio
 async def test_a_crash_and_an_ordinary_kill_are_not_taken_for_memory(
-    keeper: MemoryKeeper, make_context: Callable[[str], Context]
+    keeper: MemoryKeeper, make_context: Callable[..., Context]
 ) -> None:
     context = make_context("import os\nos.kill(os.getpid(), 9)")
     await keeper.admit(TAG, context.pid)
