@@ -29,7 +29,7 @@ from mcp_server.model import (
     State,
     Status,
 )
-from mcp_server.sandbox.cell import Cell, Spawned, WorkerExit
+from mcp_server.sandbox.cell import Cell, WorkerExit
 from mcp_server.sandbox.limits import Ceilings, Excess, MemoryKeeper, Unlimited, memory_keeper
 
 HANDLE_BYTES = 16
@@ -267,14 +267,7 @@ class LocalEngine:
         cell = await self._cells.serving(sandbox_id)
         exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
         own_directory = not context.spec.cwd and cell.plan.workspace is None
-        spawning = asyncio.ensure_future(
-            cell.spawn(sandbox_id, exits.set_result, context.name, own_directory=own_directory)
-        )
-        try:
-            spawned = await asyncio.shield(spawning)
-        except asyncio.CancelledError:
-            spawning.add_done_callback(lambda done: self._destroy_unwanted(cell, done))
-            raise
+        spawned = await cell.spawn(sandbox_id, exits.set_result, context.name, own_directory=own_directory)
         worker = _Worker(cell, WorkerProcess(spawned, context.late), self._memory, spawned.tag)
         exits.add_done_callback(lambda done: worker.judge(done.result()))
         try:
@@ -296,11 +289,6 @@ class LocalEngine:
         if files is None or files.cell is not cell:
             files = self._sandbox_files[sandbox_id] = SandboxFiles(cell, sandbox_id, self._outputs_quota_bytes)
         return files.of_context(context.info.context_id, context.name)
-
-    def _destroy_unwanted(self, cell: Cell, spawning: asyncio.Future[Spawned]) -> None:
-        if not spawning.cancelled() and spawning.exception() is None:
-            spawned = spawning.result()
-            self._errand(_Worker(cell, WorkerProcess(spawned, _discard), self._memory, spawned.tag).end())
 
     def _attach(self, context: _Context, worker: _Worker) -> None:
         context.worker = worker
@@ -326,10 +314,6 @@ class LocalEngine:
         task = asyncio.get_running_loop().create_task(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
-
-
-def _discard(_chunk: object) -> None:
-    """The sink of a worker that nobody wants any more."""
 
 
 def _outcome_of_end(ended: Ended, reason: Status | None, elapsed_s: float, lost_before: str) -> Outcome:

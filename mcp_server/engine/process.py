@@ -74,12 +74,16 @@ class WorkerProcess:
     async def begin(self, cwd: str, envs: Mapping[str, str]) -> str:
         """Give the worker its directory and environment; returns the directory as the code sees it.
 
-        Raises InvalidArgument where the worker refuses them, EngineUnavailable where it dies instead of answering.
+        Both are sent while it moves in, and read when it has. Raises InvalidArgument where the worker refuses them,
+        EngineUnavailable where it is not housed, or dies instead of answering.
         """
+        self._spawned.housed.add_done_callback(self._on_housed)
         answer = await self._exchange(Frame(frames.INIT, {"cwd": cwd, "envs": dict(envs)}))
         if isinstance(answer, Refused):
             raise InvalidArgument(answer.message)
         if not isinstance(answer, Ready):
+            if self._spawned.housed.done():
+                self._spawned.housed.result()  # raises the better reason, where there is one
             raise EngineUnavailable(f"The interpreter ended while it started: {answer}.")
         return answer.cwd
 
@@ -149,6 +153,11 @@ class WorkerProcess:
             self.kill()  # where its code has closed our socket, it lives
             return replace(await self.died, unreached=True)
         return await self._answer
+
+    def _on_housed(self, housed: asyncio.Future[None]) -> None:
+        if housed.exception() is not None:
+            self.kill()
+            self.on_exit(WorkerExit(exit_code=None, signal=signal.SIGKILL))
 
     def _on_control(self) -> None:
         try:

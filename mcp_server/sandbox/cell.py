@@ -140,10 +140,11 @@ class Cell:
     async def spawn(
         self, sandbox: str, on_exit: Callable[[WorkerExit], None], name: str = "", *, own_directory: bool = True
     ) -> Spawned:
-        """Fork a worker into a sandbox. `name` is what its context is called there: the outputs of its runs go by it,
-        and with `own_directory` one of that name is made in `work_dir` for it to start in.
+        """Send a worker into a sandbox; it is there when it is `housed`. `name` is what its context is called there:
+        the outputs of its runs go by it, and with `own_directory` one of that name is made in `work_dir` for it to
+        start in.
 
-        `on_exit` is called once, after this has returned, when the worker ends before it is destroyed. Raises
+        `on_exit` is called once, when the worker ends after it was housed and before it is destroyed. Raises
         EngineUnavailable where a worker cannot be had. Safe to cancel.
         """
         self._running_channel()
@@ -153,19 +154,26 @@ class Cell:
             channel = self._running_channel()
             if name and self._outputs_fd is not None:
                 self._make_outputs(sandbox, name)
-            worker.sandbox, worker.on_exit, worker.housed = sandbox, on_exit, self._loop.create_future()
+            worker.sandbox, worker.on_exit = sandbox, on_exit
+            housed = worker.housed = self._loop.create_future()
             place = {
                 "sandbox": self._sandbox_name(sandbox),
                 "outputs": name,
                 "directory": name if own_directory else "",
             }
             channel.send({"op": "house", "worker": worker_id, **place})
-            await asyncio.shield(worker.housed)
         except BaseException:
             self._discard(prepared)
             raise
         return Spawned(
-            worker_id, ends.control, ends.stdout_fd, ends.stderr_fd, prepared.pidfd, prepared.pid, self._tag(worker_id)
+            worker_id,
+            ends.control,
+            ends.stdout_fd,
+            ends.stderr_fd,
+            prepared.pidfd,
+            prepared.pid,
+            self._tag(worker_id),
+            housed,
         )
 
     @property
@@ -395,6 +403,9 @@ class Cell:
         except BaseException:
             self._discard(prepared)
             raise
+        if worker.failure:
+            self._discard(prepared)
+            raise EngineUnavailable(worker.failure)
         return prepared
 
     def _make_ends(self, worker_id: int) -> WorkerEnds:
@@ -412,9 +423,11 @@ class Cell:
             raise EngineUnavailable(f"No descriptors for another context: {error.strerror}.") from error
 
     async def _take_prepared(self) -> Prepared:
-        while (prepared := await self._spares.take()).worker.exited:
+        while True:
+            prepared = await self._spares.take()
+            if not (prepared.worker.exited or prepared.worker.failure):
+                return prepared
             self._discard(prepared)
-        return prepared
 
     def _discard(self, prepared: Prepared) -> None:
         prepared.close()

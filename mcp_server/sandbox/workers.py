@@ -27,6 +27,9 @@ class Spawned:
 
     ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever. ``tag`` is
     worn by all that the worker will ever start (`processes`).
+
+    What is sent to it before it is ``housed``, sealed in its sandbox, it reads then. ``housed`` fails with
+    EngineUnavailable where it never will be.
     """
 
     worker_id: int
@@ -36,14 +39,16 @@ class Spawned:
     pidfd: int
     pid: int
     tag: int
+    housed: asyncio.Future[None]
 
 
 @dataclass(slots=True)
 class HostedWorker:
     """A worker in the cell's books.
 
-    ``born`` gives its pidfd, once it waits for a sandbox. ``housed`` exists once it was given one, and is done when
-    it is there, sealed. ``gone`` exists once its end was asked for, and is done when all that it started is gone.
+    ``born`` gives its pidfd, once it can be told of a sandbox. ``housed`` exists once it was, and is done when it is
+    there, sealed. ``failure`` says why nothing will come of it. ``gone`` exists once its end was asked for, and is done
+    when all that it started is gone.
     """
 
     born: asyncio.Future[int]
@@ -51,6 +56,7 @@ class HostedWorker:
     sandbox: str = ""
     housed: asyncio.Future[None] | None = None
     exited: bool = False
+    failure: str = ""
     gone: asyncio.Future[None] | None = None
 
     @property
@@ -64,6 +70,7 @@ class HostedWorker:
 
     def refuse(self, text: str) -> None:
         """Nothing will come of this worker, where it is not ready already."""
+        self.failure = self.failure or text
         for coming in (self.born, self.housed):
             if coming is not None and not coming.done():
                 coming.set_exception(EngineUnavailable(text))

@@ -1,6 +1,7 @@
 """The first steps of a worker: from a fork of the zygote to a process that may run user code.
 
-They come in two parts: until it waits, fit for any sandbox; and from the moment that it is given one.
+They come in two parts: until it waits, fit for any sandbox; and from the moment that it is given one. What a tier makes
+of them are its `Steps`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import resource
 import signal
 import socket
-from typing import Any, Callable, Dict, List, NoReturn
+from typing import Any, Dict, List, NoReturn, Protocol
 
 from . import confine, linux, packets, tags
 
@@ -62,12 +63,21 @@ class Order:
         os.chdir(place)
 
 
-MoveIn = Callable[[Dict[str, Any], List[int]], None]
-"""Takes the message that places a worker, and the descriptors with it, which are its own to close."""
+class Steps(Protocol):
+    """What a tier has a worker do, in the worker's own process. Each may raise: then there is no worker."""
+
+    def arrive(self) -> None:
+        """First of all."""
+
+    def settle(self) -> None:
+        """Everything is ready but the sandbox: what can be given up without knowing it, is."""
+
+    def move_in(self, message: Dict[str, Any]) -> None:
+        """Live where the zygote's message says. After this the process is sealed."""
 
 
-def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], None], move_in: MoveIn) -> NoReturn:
-    """`arrive`, wait at `housing` for a sandbox, `move_in`, seal the process, run the worker's loop. Never returns.
+def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoReturn:
+    """Arrive, settle, wait at `housing` for a sandbox, move in, run the worker's loop. Never returns.
 
     A step that fails is told to the host, and the process ends.
     """
@@ -76,7 +86,7 @@ def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], Non
         os.setsid()
         _reset_signals()
         os.umask(0o022)
-        arrive()
+        steps.arrive()
         control = _arrange_descriptors(order, housing)
         for name in THREAD_VARIABLES:
             os.environ.pop(name, None)
@@ -85,13 +95,13 @@ def become_worker(order: Order, housing: socket.socket, arrive: Callable[[], Non
 
         post = main.Post(control)
         _introduce(order)
-        message, fds = packets.receive(housing)
+        steps.settle()
+        message, _ = packets.receive(housing)
         if message is None:  # the zygote has no use for it
             os._exit(0)
         housing.close()
         order.place(message)
-        move_in(message, fds)
-        confine.seal(_seal_plan(order))
+        steps.move_in(message)
         packets.send(order.report, {"op": "spawned", "worker": order.worker})
         order.report.close()
     except Exception as error:  # whatever went wrong, the host must hear of it: no other way leads out of here
@@ -108,7 +118,7 @@ def _go_through(doors: List[int]) -> None:
 
 
 def _introduce(order: Order) -> None:
-    """Give the host a pidfd: the process waits from here on.
+    """Give the host a pidfd: the process can be told of its sandbox from here on.
 
     The zygote's limit of descriptors still holds: how many are on their way is counted per user, and other contexts of
     the same user may have many under way.
@@ -140,10 +150,10 @@ def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
     return socket.socket(fileno=high)
 
 
-def _seal_plan(order: Order) -> Dict[str, Any]:
-    """What `confine.seal` wants; Landlock holds with the paths that are this worker's own."""
-    landlock = order.plan["landlock"]
-    if landlock is None:
-        return order.plan
-    own = {"write": [*landlock["write"], *order.writable], "read": [*landlock["read"], *order.readable]}
-    return {**order.plan, "landlock": own}
+def seal(order: Order) -> None:
+    """Seal the process; Landlock holds with the paths that are this worker's own."""
+    plan, landlock = order.plan, order.plan["landlock"]
+    if landlock is not None:
+        own = {"write": [*landlock["write"], *order.writable], "read": [*landlock["read"], *order.readable]}
+        plan = {**plan, "landlock": own}
+    confine.seal(plan)

@@ -95,10 +95,11 @@ def _text(error: BaseException) -> str:
     return str(error)
 
 
-def seal(plan: Dict[str, Any]) -> None:
+def seal(plan: Dict[str, Any], kept: Tuple[int, ...] = ()) -> None:
     """Put every layer of the plan on the calling process, which has one thread. Raises SealFailed.
 
-    Nothing of it can be taken off again. Half done is not usable: on an error the process has to end.
+    Nothing of it can be taken off again. Half done is not usable: on an error the process has to end. Where
+    capabilities are `kept` it is not done before `give_up`.
     """
     program = b""
 
@@ -113,7 +114,7 @@ def seal(plan: Dict[str, Any]) -> None:
         ("rlimits", lambda: set_limits(plan["rlimits"])),
         ("no_new_privs", linux.set_no_new_privileges),
         ("landlock", lambda: restrict_files(plan["landlock"])),
-        ("capabilities", drop_capabilities),
+        ("capabilities", lambda: drop_capabilities(kept)),
         ("dumpable", lambda: linux.set_dumpable(plan["landlock"] is not None)),
         ("seccomp", lambda: filter_system_calls(program)),
     )
@@ -122,6 +123,18 @@ def seal(plan: Dict[str, Any]) -> None:
             put_on()
         except Exception as error:
             raise SealFailed(layer, error) from error
+
+
+def become(uid: int) -> None:
+    """Be this user, and group, for good. Needs CAP_SETUID and CAP_SETGID. Raises OSError."""
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def give_up() -> None:
+    """After a seal: let go of the capabilities that it kept. Raises OSError."""
+    linux.limit_capabilities()
+    linux.set_dumpable(False)  # a change of uid since then has set it to what the machine's administrator chose
 
 
 def die_first_of_memory() -> None:
@@ -211,7 +224,7 @@ def _allow(ruleset: int, paths: Iterable[str], access: int) -> None:
             os.close(fd)
 
 
-def drop_capabilities() -> None:
+def drop_capabilities(kept: Tuple[int, ...] = ()) -> None:
     """Every set emptied; root's special treatment by execve and setuid ended.
 
     The securebits and the bounding set need CAP_SETPCAP. A process that lacks it cannot gain by execve what it does not
@@ -219,7 +232,7 @@ def drop_capabilities() -> None:
     """
     with contextlib.suppress(PermissionError):
         linux.prctl(linux.PR_SET_SECUREBITS, SECUREBITS)
-    linux.drop_capabilities()
+    linux.drop_capabilities(kept)
 
 
 def filter_system_calls(program: bytes) -> None:

@@ -81,6 +81,10 @@ LANDLOCK_RULE_NET_PORT = 2
 LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF = 1
 LANDLOCK_RESTRICT_SELF_LOG_SUBDOMAINS_OFF = 4
 
+# linux/capability.h
+CAP_SETGID = 6
+CAP_SETUID = 7
+
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_FD = 0xFFFFFFFF
 
@@ -254,13 +258,21 @@ def drop_bounding_set() -> None:
         capability += 1
 
 
-def drop_capabilities() -> None:
-    """Empty the bounding set (where permitted), then the ambient, effective, permitted and inheritable sets."""
+def drop_capabilities(kept: Iterable[int] = ()) -> None:
+    """Empty the bounding set (where permitted), then the ambient, effective, permitted and inheritable sets.
+
+    Those that are `kept`, which must be below 32, stay effective and permitted.
+    """
     drop_bounding_set()
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    limit_capabilities(kept)
+
+
+def limit_capabilities(kept: Iterable[int] = ()) -> None:
+    """Have no effective and permitted capabilities but these, which must be below 32, and no inheritable ones."""
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    nothing = struct.pack("6I", 0, 0, 0, 0, 0, 0)
-    _checked(_libc.capset(header, nothing), "capset")
+    mask = sum(1 << number for number in kept)
+    _checked(_libc.capset(header, struct.pack("6I", mask, mask, 0, 0, 0, 0)), "capset")
 
 
 def close_all_fds_but(kept: Iterable[int]) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Dict
 
-from . import confine, linux, view
+from . import birth, confine, linux, view
 
 if TYPE_CHECKING:
     from .birth import Order
@@ -34,7 +34,7 @@ class OneRoom:
     def prepare(self, order: "Order") -> None:
         """Fork a worker that waits for its context."""
         try:
-            self._zygote.fork_worker(order, lambda: None, lambda _message, _fds: order.enter(view.WORK))
+            self._zygote.fork_worker(order, _Steps(order))
         except OSError as error:
             self._zygote.say_failed(order.worker, "fork: %s" % error.strerror)
         finally:
@@ -56,3 +56,19 @@ class OneRoom:
 
     def end(self) -> None:
         """Nothing to do: everything here ends with its first process."""
+
+
+class _Steps:
+    """Of one worker, which is where it shall be, as who it shall be: all of it can be sealed ahead."""
+
+    def __init__(self, order: "Order") -> None:
+        self._order = order
+
+    def arrive(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        birth.seal(self._order)
+
+    def move_in(self, _message: Dict[str, Any]) -> None:
+        self._order.enter(view.WORK)

@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from . import frames, linux, reaping, statedir, tags, trees, view
+from . import birth, frames, linux, reaping, statedir, tags, trees, view
 
 if TYPE_CHECKING:
     from .birth import Order
@@ -43,15 +43,8 @@ class Plain:
 
     def prepare(self, order: "Order") -> None:
         """Fork a worker that waits for a sandbox."""
-        zygote = os.getpid()
-
-        def arrive() -> None:
-            linux.die_with_parent(signal.SIGKILL)
-            if os.getppid() != zygote:  # it died before that was armed
-                os._exit(1)
-
         try:
-            self._zygote.fork_worker(order, arrive, lambda _message, _fds: self._move_in(order))
+            self._zygote.fork_worker(order, _Steps(self, order))
         except OSError as error:
             self._zygote.say_failed(order.worker, "fork: %s" % error.strerror)
         finally:
@@ -61,7 +54,8 @@ class Plain:
         """Let a worker that waits move into a sandbox."""
         self._zygote.place_worker(message)
 
-    def _move_in(self, order: "Order") -> None:
+    def move_in(self, order: "Order") -> None:
+        """In the worker: take its sandbox's directories for its own, or make them."""
         work = self._make_work(order.sandbox)
         scratch = os.path.join(self._cell_dir, order.sandbox, "tmp")
         os.makedirs(scratch, exist_ok=True)
@@ -96,6 +90,27 @@ class Plain:
         """Leave nothing of the cell."""
         tags.kill(lambda tag: tag in self._tags, reaping.reap_children)
         trees.remove(self._cell_dir)
+
+
+class _Steps:
+    """Of one worker. Nothing is sealed ahead: Landlock's rules are of the sandbox."""
+
+    def __init__(self, housing: Plain, order: "Order") -> None:
+        self._housing = housing
+        self._order = order
+        self._zygote = os.getpid()
+
+    def arrive(self) -> None:
+        linux.die_with_parent(signal.SIGKILL)
+        if os.getppid() != self._zygote:  # it died before that was armed
+            os._exit(1)
+
+    def settle(self) -> None:
+        pass
+
+    def move_in(self, _message: Dict[str, Any]) -> None:
+        self._housing.move_in(self._order)
+        birth.seal(self._order)
 
 
 def clear(state_dir: str) -> None:

@@ -2,7 +2,8 @@
 
 A sandbox's files are a tmpfs of limited size, mounted once in the cell, and again at /work of each of its rooms when a
 worker moves in: rooms are built, and workers wait in them, ahead, when nobody knows yet for whom. A worker that waits
-has run nothing but our own code. It still may mount and change its user, and gives that up before it is handed over.
+has run nothing but our own code, and is sealed. Where each sandbox has a user of its own it still may become that one,
+and gives up the right to with it; the mounts are put into its room by the zygote, which no foreign code can meet there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Set
 
-from . import linux, nursery, packets, view
+from . import confine, linux, nursery, packets, view
 
 if TYPE_CHECKING:
     from .birth import Order
@@ -63,6 +64,7 @@ class Rooms:
         self._plan = plan
         self._nursery = nursery_socket
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._home_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._requested = 0
         self._spare: Deque[Room] = deque()
         self._waiting: Deque["Order"] = deque()
@@ -87,17 +89,17 @@ class Rooms:
         """Give a worker that waits the mounts of its sandbox. Raises OSError."""
         sandbox = self._sandbox(message["sandbox"])
         uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
-        trees = [linux.open_tree(sandbox.work)]
+        trees = {WORK: linux.open_tree(sandbox.work)}
         try:
             outputs = os.path.join(view.OUTPUTS_DIR, message["sandbox"], message["outputs"])
             if message["outputs"] and os.path.isdir(outputs):
-                trees.append(linux.open_tree(outputs))
-                linux.mount_setattr("", view.READ_ONLY, dir_fd=trees[-1])
-            room = self._room_of[message["worker"]]
-            self._zygote.place_worker({**message, "uid": uid}, [room.first, *trees])
+                trees[OUTPUTS] = linux.open_tree(outputs)
+                linux.mount_setattr("", view.READ_ONLY, dir_fd=trees[OUTPUTS])
+            self._equip(self._room_of[message["worker"]], trees, uid)
         finally:
-            for tree in trees:
+            for tree in trees.values():
                 os.close(tree)
+        self._zygote.place_worker({**message, "uid": uid})
 
     def destroy(self, worker: int) -> None:
         waiting = [order for order in self._waiting if order.worker == worker]
@@ -146,9 +148,7 @@ class Rooms:
         self._room_of[order.worker] = room
         linux.setns(room.first, linux.CLONE_NEWPID)
         try:
-            self._zygote.fork_worker(
-                order, lambda: self._arrive(room), lambda message, fds: self._move_in(order, message["uid"], fds)
-            )
+            self._zygote.fork_worker(order, _Steps(order, room))
         finally:
             linux.setns(self._home, linux.CLONE_NEWPID)
 
@@ -171,25 +171,15 @@ class Rooms:
         linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
         return Sandbox(work, uid)
 
-    def _arrive(self, room: Room) -> None:
-        """The worker's steps into its room."""
-        linux.setns(room.first, _JOINED)
-        if self._plan["first_uid"]:
-            os.setgroups([])
-            linux.drop_bounding_set()
-
-    def _move_in(self, order: "Order", uid: int, fds: List[int]) -> None:
-        """Its steps into a sandbox. The order counts: each gives up what the ones before it needed."""
-        first, *trees = fds
-        for path, tree in zip((WORK, OUTPUTS), trees):  # noqa: B905  (a newer Python's argument; the second may be missing)
-            view.attach(tree, path)
-        _write_users(uid)
-        if not self._plan["first_uid"]:
-            linux.setns(first, linux.CLONE_NEWUSER)
-        os.close(first)
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        order.enter(WORK)
+    def _equip(self, room: Room, trees: Dict[str, int], uid: int) -> None:
+        """Put into a room what depends on its sandbox, from within its mount namespace."""
+        linux.setns(room.first, linux.CLONE_NEWNS)
+        try:
+            for path, tree in trees.items():
+                linux.move_mount(tree, path)
+            _write_users(uid)
+        finally:
+            linux.setns(self._home_mounts, linux.CLONE_NEWNS)
 
     def _replenish(self, spare: int) -> None:
         while len(self._spare) + self._requested < spare + len(self._waiting):
@@ -225,7 +215,39 @@ class Rooms:
             self._zygote.say_destroyed(worker, 0)
 
 
+class _Steps:
+    """Of one worker. The order counts: each gives up what the ones before it needed."""
+
+    def __init__(self, order: "Order", room: Room) -> None:
+        self._order = order
+        self._plan = order.plan
+        self._room = room
+
+    def arrive(self) -> None:
+        linux.setns(self._room.first, _JOINED)
+        if self._plan["first_uid"]:
+            os.setgroups([])
+        else:
+            linux.setns(self._room.first, linux.CLONE_NEWUSER)
+
+    def settle(self) -> None:
+        if self._plan["first_uid"]:
+            confine.seal(self._plan, kept=(linux.CAP_SETUID, linux.CAP_SETGID))
+        else:
+            confine.become(self._plan["room_uid"])
+            confine.seal(self._plan)
+
+    def move_in(self, message: Dict[str, Any]) -> None:
+        if self._plan["first_uid"]:
+            confine.become(message["uid"])
+            confine.give_up()
+        self._order.enter(WORK)
+
+
 def _write_users(uid: int) -> None:
     for path, text in view.user_files(uid).items():
-        with open(path, "wb", buffering=0) as file:
-            file.write(text)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, text)
+        finally:
+            os.close(fd)

@@ -86,22 +86,22 @@ class Zygote:
         self._poll.unregister(fd)
         del self._handlers[fd]
 
-    def fork_worker(self, order: birth.Order, arrive: Callable[[], None], move_in: birth.MoveIn) -> None:
+    def fork_worker(self, order: birth.Order, steps: birth.Steps) -> None:
         """Raises OSError where fork fails; whatever goes wrong later, the worker itself says."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             pid = os.fork()
             if pid == 0:
-                birth.become_worker(order, theirs, arrive, move_in)
+                birth.become_worker(order, theirs, steps)
         self._worker_of[pid] = order.worker
         self._homeless[order.worker] = ours
         tags.wear(order.tag, pid)  # it does so itself too, but may be destroyed before
 
-    def place_worker(self, message: Dict[str, Any], fds: Sequence[int] = ()) -> None:
+    def place_worker(self, message: Dict[str, Any]) -> None:
         """Let a worker that waits move in. It may have ended: the host hears of that by itself."""
         with self._homeless.pop(message["worker"]) as housing:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                packets.send(housing, message, fds)
+                packets.send(housing, message)
 
     def destroy_tagged(self, worker: int) -> None:
         wanted: int = self._plan["first_tag"] + worker

@@ -140,7 +140,9 @@ class Player:
 
 async def enter(cell: Cell, sandbox: str = "sandbox", directory: str = "") -> Player:
     exited: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
-    return Player(await cell.spawn(sandbox, exited.set_result, directory), exited)
+    spawned = await cell.spawn(sandbox, exited.set_result, directory)
+    await asyncio.shield(spawned.housed)
+    return Player(spawned, exited)
 
 
 Scene = Callable[[Stage], Coroutine[Any, Any, None]]
