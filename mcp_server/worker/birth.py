@@ -96,9 +96,8 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoRetur
         post = main.Post(control)
         _introduce(order)
         steps.settle()
-        message, _ = packets.receive(housing)
-        if message is None:  # the zygote has no use for it
-            os._exit(0)
+        post.rehearse()
+        message = _await_sandbox(housing)
         housing.close()
         order.place(message)
         steps.move_in(message)
@@ -148,6 +147,19 @@ def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
     high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, open_files - 1)
     linux.close_all_fds_but((0, 1, 2, high, housing.fileno(), order.report.fileno()))
     return socket.socket(fileno=high)
+
+
+def _await_sandbox(housing: socket.socket) -> Dict[str, Any]:
+    """The zygote's message of where to live; the process ends where none will come.
+
+    One that is to be passed over comes before it: so both ends have gone this way once before anybody waits for them.
+    """
+    while True:
+        message, _ = packets.receive(housing)
+        if message is None:
+            os._exit(0)
+        if message["op"] == "house":
+            return message
 
 
 def seal(order: Order) -> None:

@@ -96,6 +96,8 @@ class Zygote:
         self._worker_of[pid] = order.worker
         self._homeless[order.worker] = ours
         tags.wear(order.tag, pid)  # it does so itself too, but may be destroyed before
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended
+            packets.send(ours, {"op": "rehearse"})  # it passes over this: see `birth`
 
     def place_worker(self, message: Dict[str, Any]) -> None:
         """Let a worker that waits move in. It may have ended: the host hears of that by itself."""

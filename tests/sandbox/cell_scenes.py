@@ -39,6 +39,9 @@ class Post:
         control.setblocking(True)
         self.stream = control.makefile("rwb")
 
+    def rehearse(self):
+        pass
+
     def serve(self):
         scope = {}
         while True:
