@@ -151,7 +151,7 @@ class Rooms:
             self._zygote.fork_worker(order, _Steps(order, room))
         finally:
             linux.setns(self._home, linux.CLONE_NEWPID)
-        self._equip(room, {}, self._plan["room_uid"])  # rehearsed: the fork has made each page of ours cost a copy again
+        self._equip(room, {}, self._plan["room_uid"])  # rehearsed: each page of ours costs a copy after a fork
 
     def _sandbox(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)
