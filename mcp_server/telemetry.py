@@ -14,10 +14,12 @@ import logging
 import os
 import queue
 import re
+import select
 import sys
 import threading
 import traceback
 from collections.abc import MutableMapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, TextIO
 
@@ -71,22 +73,31 @@ Event = MutableMapping[str, Any]
 
 
 class StderrWriter:
-    """Hands lines to a thread that writes them, so that a full pipe blocks the thread alone."""
+    """Writes a line where stderr takes it at once, else hands it to a thread: a full pipe blocks the thread alone."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._fd = _descriptor(stream)
+        self._poll = select.poll()
+        if self._fd is not None:
+            self._poll.register(self._fd, select.POLLOUT)
+        self._lock = threading.Lock()
         self._lines: queue.Queue[str | threading.Event] = queue.Queue(MAX_WAITING_LINES)
         self._dropped = 0
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def msg(self, message: str) -> None:
-        try:
-            if self._dropped:
-                self._lines.put_nowait(json.dumps({"event": "log.dropped", "lines": self._dropped, "level": "warning"}))
-                self._dropped = 0
-            self._lines.put_nowait(message)
-        except queue.Full:
-            self._dropped += 1
+        with self._lock:
+            if not self._dropped and not self._lines.unfinished_tasks and self._written_at_once(message):
+                return
+            try:
+                if self._dropped:
+                    told = {"event": "log.dropped", "lines": self._dropped, "level": "warning"}
+                    self._lines.put_nowait(json.dumps(told))
+                    self._dropped = 0
+                self._lines.put_nowait(message)
+            except queue.Full:
+                self._dropped += 1
 
     debug = info = warning = error = critical = exception = msg
 
@@ -99,17 +110,36 @@ class StderrWriter:
             return
         written.wait(FLUSH_S)
 
+    def _written_at_once(self, message: str) -> bool:
+        """What is writable takes `PIPE_BUF` bytes without waiting (POSIX), and none of them between others."""
+        data = f"{message}\n".encode("utf-8", "backslashreplace")
+        if self._fd is None or len(data) > select.PIPE_BUF or not self._poll.poll(0):
+            return False
+        with suppress(OSError):  # stderr was closed: there is nobody to tell
+            os.write(self._fd, data)
+        return True
+
     def _write_all(self) -> None:
         while True:
             line = self._lines.get()
-            if isinstance(line, threading.Event):
-                line.set()
-                continue
             try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
+                if isinstance(line, threading.Event):
+                    line.set()
+                else:
+                    self._stream.write(line + "\n")
+                    self._stream.flush()
             except (OSError, ValueError):  # stderr was closed: there is nobody to tell
                 return
+            finally:
+                self._lines.task_done()
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """None for a stream that has none, such as one in memory."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 class _LibraryHandler(logging.Handler):

@@ -56,10 +56,12 @@ class SandboxFiles:
             opened.add_done_callback(_close_result)
 
     async def _open_work(self) -> int:
-        failed = self._work_fd is not None and self._work_fd.done() and self._work_fd.exception() is not None
-        if self._work_fd is None or failed:
-            self._work_fd = asyncio.get_running_loop().create_task(self.cell.open_work(self._sandbox_id))
-        return await asyncio.shield(self._work_fd)
+        opening = self._work_fd
+        if opening is not None and opening.done() and opening.exception() is None:
+            return opening.result()
+        if opening is None or opening.done():
+            opening = self._work_fd = asyncio.get_running_loop().create_task(self.cell.open_work(self._sandbox_id))
+        return await asyncio.shield(opening)
 
 
 def _close_result(opened: asyncio.Task[int]) -> None:

@@ -55,8 +55,7 @@ class RunOutputs:
         self._stored_bytes = 0
         self._removed = False
         self._closed = False
-        most = quota.limit_bytes // len(Stream)
-        self._files = {stream: _StreamFile(stream.value, most, self._open, self._claim) for stream in Stream}
+        self._files: dict[Stream, _StreamFile] = {}
 
     @property
     def stored(self) -> bool:
@@ -66,11 +65,11 @@ class RunOutputs:
     def take(self, stream: Stream, data: bytes) -> None:
         """The next bytes of a stream. Raises OSError where they cannot be written."""
         if not self._removed:
-            self._files[stream].write(data)
+            self._file(stream).write(data)
 
     def keep(self, stream: Stream) -> StoredOutput | None:
         """Put a stream on file, now and from now on. Where it is; None where it had to make room for newer runs."""
-        file = self._files[stream]
+        file = self._file(stream)
         if self._removed or (file.closed and not file.begun):
             return None
         if not file.closed:
@@ -111,6 +110,15 @@ class RunOutputs:
                 for name in os.listdir(directory_fd):
                     os.unlink(name, dir_fd=directory_fd)
         self._quota.used_bytes -= self._stored_bytes
+
+    def _file(self, stream: Stream) -> _StreamFile:
+        file = self._files.get(stream)
+        if file is None:
+            most = self._quota.limit_bytes // len(Stream)
+            file = self._files[stream] = _StreamFile(stream.value, most, self._open, self._claim)
+            if self._closed:
+                file.close()
+        return file
 
     def _open(self, name: str) -> int:
         if not self.stored:

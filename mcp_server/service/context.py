@@ -103,6 +103,7 @@ class LiveContext:
         self.info = info
         self.owner = owner
         self.created_at = self.last_used_at = datetime.now(UTC)
+        self.touched_s = 0.0
         self.deleted = False
         self._engine = engine
         self._limits = limits

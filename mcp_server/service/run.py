@@ -83,10 +83,10 @@ class Run:
         self.on_change: list[Callable[[], None]] = []
         self._created_s = time.monotonic()
         self._began_s = 0.0
-        self._stdout = StreamShaper(window_chars)
-        self._stderr = StreamShaper(window_chars)
+        self._window_chars = window_chars
+        self._shapers: dict[Stream, StreamShaper] = {}
+        self._last_shaper: StreamShaper | None = None
         self._displays = DisplayShelf()
-        self._last_stream = self._stdout
         self.outcome: Outcome | None = None
         self._raw = raw
         self._final: RunRecord | None = None
@@ -117,8 +117,8 @@ class Run:
         if self._raw is not None:
             return self._raw(chunk)
         if isinstance(chunk, OutputChunk):
-            self._last_stream = self._stdout if chunk.stream is Stream.STDOUT else self._stderr
-            self._last_stream.feed(chunk.data)
+            self._last_shaper = self._shapers.get(chunk.stream) or self._begin_stream(chunk.stream)
+            self._last_shaper.feed(chunk.data)
             self._store.take(chunk)
         else:
             self._displays.put(self._store.put(chunk))
@@ -161,7 +161,8 @@ class Run:
         return time.monotonic() - (self._began_s if self.status is Status.RUNNING else self._created_s)
 
     def progress(self) -> Progress:
-        return Progress(self.status, self.elapsed_s, self._last_stream.last_line())
+        last_line = self._last_shaper.last_line() if self._last_shaper is not None else ""
+        return Progress(self.status, self.elapsed_s, last_line)
 
     def report(self, budget_chars: int, queued_behind: int, notices: Sequence[str]) -> Report:
         """The report as of now: of its end where it has ended, else of what is new since the report before.
@@ -173,8 +174,7 @@ class Run:
         if self._final is not None:
             return self._compose(self._final, budget_chars)
         ended = self.outcome is not None
-        stdout = self._stdout.finish() if ended else self._stdout.cut()
-        stderr = self._stderr.finish() if ended else self._stderr.cut()
+        stdout, stderr = (self._shaped(stream, final=ended) for stream in Stream)
         record = self._record(stdout, stderr, queued_behind, notices)
         self._reported_before = self.status is not Status.QUEUED
         self._late = None
@@ -183,6 +183,17 @@ class Run:
         else:
             self._displays = DisplayShelf()
         return self._compose(record, budget_chars)
+
+    def _begin_stream(self, stream: Stream) -> StreamShaper:
+        """Most runs print on one stream or on none."""
+        shaper = self._shapers[stream] = StreamShaper(self._window_chars)
+        return shaper
+
+    def _shaped(self, stream: Stream, *, final: bool) -> ShapedText:
+        shaper = self._shapers.get(stream)
+        if shaper is None:
+            return ShapedText()
+        return shaper.finish() if final else shaper.cut()
 
     def settled(self) -> None:
         """Its last report has been given."""

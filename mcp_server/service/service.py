@@ -358,16 +358,23 @@ class Service:
             self._touch(context)
 
     def _touch(self, context: LiveContext) -> None:
-        """The context was used: its idle time begins anew."""
-        context_id = context.info.context_id
-        old = self._expiries.pop(context_id, None)
-        if old is not None:
-            old.cancel()
+        """The context was used: its idle time begins anew. A timer that is set stays, and looks again as it rings."""
         loop = asyncio.get_running_loop()
-        self._expiries[context_id] = loop.call_later(self._limits.idle_expiry_s, self._expire, context)
+        context.touched_s = loop.time()
+        if context.info.context_id not in self._expiries:
+            self._expire_in(self._limits.idle_expiry_s, context)
+
+    def _expire_in(self, seconds: float, context: LiveContext) -> None:
+        timer = asyncio.get_running_loop().call_later(seconds, self._expire, context)
+        self._expiries[context.info.context_id] = timer
 
     def _expire(self, context: LiveContext) -> None:
+        del self._expiries[context.info.context_id]
         if not context.idle:  # the end of its last run begins the idle time
+            return
+        left_s = context.touched_s + self._limits.idle_expiry_s - asyncio.get_running_loop().time()
+        if left_s > 0:
+            self._expire_in(left_s, context)
             return
         _log.info("context.expired", context_id=context.info.context_id)
         self._errand(self._remove(context))

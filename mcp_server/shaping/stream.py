@@ -133,7 +133,8 @@ class StreamShaper:
             self._terminal.flush(ended=False)
             rows, unfinished = self._with_tail(self._middle, self._folder.finish(), final=final)
         shaped = ShapedText(rows, self._total_bytes - self._window_start)
-        self._begin_window(unfinished)
+        if not final:
+            self._begin_window(unfinished)
         return shaped
 
     def _with_tail(self, middle: _Middle, head: tuple[Row, ...], *, final: bool) -> tuple[tuple[Row, ...], str]:
