@@ -171,6 +171,12 @@ class Service:
             context.record() for context in sandbox.contexts.values() if with_default or context is not sandbox.default
         ]
 
+    def has_context(self, conversation: Conversation, context_id: str) -> bool:
+        """Whether it is among those that `list_contexts` gives: for doors that must reach no other conversation's."""
+        sandbox = self._conversations.get(conversation) if conversation.key else None
+        context = sandbox.contexts.get(context_id) if sandbox is not None else None
+        return sandbox is not None and context is not None and context is not sandbox.default
+
     async def delete_context(self, conversation: Conversation, context_id: str) -> None:
         """End a context with everything that it started. Raises UnknownContext, InvalidArgument for a default one."""
         context = self._find(conversation, context_id)

@@ -63,7 +63,7 @@ class ExecuteSocket:
         request = parse_request(message)
         if isinstance(request, Close):
             return request
-        if request.context_id and not await has_context(self._service, sandbox, request.context_id):
+        if request.context_id and not self._service.has_context(sandbox.conversation, request.context_id):
             return Close.because(CloseCode.REFUSED, f"{NO_CONTEXT}{request.context_id!r} in this sandbox")
         return await self._run(socket, sandbox, request)
 
@@ -111,11 +111,6 @@ class ExecuteSocket:
         finally:
             outflow.complete()
         return [encode_frame(frame) for frame in end.frames], end.close
-
-
-async def has_context(service: Service, sandbox: Sandbox, context_id: str) -> bool:
-    """Whether the sandbox itself has it: through its toolbox no other sandbox's contexts can be reached."""
-    return any(record.context_id == context_id for record in await service.list_contexts(sandbox.conversation))
 
 
 async def receive_message(socket: WebSocket) -> str | bytes | None:

@@ -16,7 +16,7 @@ from mcp_server.service import Service
 from mcp_server.service.limits import MAX_CWD_CHARS
 from mcp_server.toolbox.server_access import principal_of
 from mcp_server.toolbox.server_errors import ApiRefusal
-from mcp_server.toolbox.server_execute import ExecuteSocket, has_context
+from mcp_server.toolbox.server_execute import ExecuteSocket
 from mcp_server.toolbox.server_sandboxes import Sandbox, Sandboxes, bad_body, json_body, no_sandbox
 from mcp_server.toolbox.wire import DEFAULT_CONTEXT
 
@@ -68,7 +68,7 @@ class _Interpreter:
         context_id = request.path_params["context"]
         if context_id == DEFAULT_CONTEXT:
             raise ApiRefusal(HTTPStatus.BAD_REQUEST, "The default context cannot be deleted.")
-        if not await has_context(self._service, sandbox, context_id):
+        if not self._service.has_context(sandbox.conversation, context_id):
             raise UnknownContext(context_id)
         await self._service.delete_context(sandbox.conversation, context_id)
         return JSONResponse({"message": "The context was deleted."})

@@ -25,7 +25,7 @@ from mcp_server.errors import (
     UnknownContext,
     UnknownSandbox,
 )
-from mcp_server.model import RunCall
+from mcp_server.model import Chunk, RunCall
 from mcp_server.service import Service
 from mcp_server.toolbox.mux import (
     SUBPROTOCOL,
@@ -40,7 +40,7 @@ from mcp_server.toolbox.mux import (
     text_map,
 )
 from mcp_server.toolbox.server_access import principal_of, refuse
-from mcp_server.toolbox.server_execute import close_socket, has_context, receive_message
+from mcp_server.toolbox.server_execute import close_socket, receive_message
 from mcp_server.toolbox.server_outflow import MuxOutflow
 from mcp_server.toolbox.server_sandboxes import Sandbox, Sandboxes
 from mcp_server.toolbox.wire import DEFAULT_CONTEXT, Close, CloseCode, seconds
@@ -231,7 +231,7 @@ class _Session:
         )
 
     async def _listen(self, message: Message, call: _Call) -> None:
-        sandbox, context_id = await self._context(message)
+        sandbox, context_id = self._context(message)
         await self._channel(message, call, sandbox, context_id, {})
 
     async def _channel(
@@ -246,26 +246,35 @@ class _Session:
         await call.outflow.pump()
 
     async def _run(self, message: Message, call: _Call) -> None:
-        sandbox, context_id = await self._context(message)
+        sandbox, context_id = self._context(message)
         timeout_s = seconds(message.header.get("timeout"))
         try:
             code = message.body.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise InvalidArgument("code is not UTF-8.") from None
         run = RunCall(sandbox.conversation, code, context_id, timeout_s, text_map(message.header, "envs"))
-        pump = asyncio.get_running_loop().create_task(call.outflow.pump())
+        pump: asyncio.Task[None] | None = None
+
+        def take(chunk: Chunk) -> Awaitable[None] | None:
+            nonlocal pump
+            if pump is None:  # most runs print little or nothing
+                pump = asyncio.get_running_loop().create_task(call.outflow.pump())
+            return call.outflow.take(chunk)
+
         try:
             with sandbox.in_use():
-                outcome = await self._service.stream(run, call.outflow.take, call.stop)
+                outcome = await self._service.stream(run, take, call.stop)
             call.outflow.complete()
-            await pump
+            if pump is not None:
+                await pump
         finally:
             call.outflow.stop()
-            pump.cancel()
+            if pump is not None:
+                pump.cancel()
         await self._answer(Kind.END, message.call, outcome_fields(outcome))
 
     async def _delete(self, message: Message, _call: _Call) -> None:
-        sandbox, context_id = await self._context(message)
+        sandbox, context_id = self._context(message)
         await self._service.delete_context(sandbox.conversation, context_id)
         place = sandbox.sandbox_id, context_id
         self._listeners.pop(place, None)
@@ -283,13 +292,13 @@ class _Session:
             raise UnknownSandbox(f"No sandbox {sandbox_id[:64]!r}: it does not exist or was deleted.")
         return sandbox
 
-    async def _context(self, message: Message) -> tuple[Sandbox, str]:
+    def _context(self, message: Message) -> tuple[Sandbox, str]:
         """The sandbox and the context that a message is about; empty for the default one."""
         sandbox = self._sandbox(message)
         context_id = entry(message.header, "context", str)
         if context_id == DEFAULT_CONTEXT:
             return sandbox, ""
-        if not await has_context(self._service, sandbox, context_id):
+        if not self._service.has_context(sandbox.conversation, context_id):
             raise UnknownContext(context_id)
         return sandbox, context_id
 
