@@ -2,7 +2,8 @@
 
     python -m benchmarks [--quick] [--only NAME …] [--save]
 
-Prints a Markdown table and writes JSON. With --save the table goes into benchmarks/README.md and the JSON beside it.
+Prints a Markdown table. With --save the table goes into benchmarks/README.md, its JSON beside it, and the figures that
+the project's README quotes into that.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ HERE = Path(__file__).parent
 TABLE_BEGIN = "<!-- table: written by make bench -->"
 TABLE_END = "<!-- end of table -->"
 
+QUOTATION_BEGIN = "<!-- figures: written by make bench -->"
+QUOTATION_END = "<!-- end of figures -->"
+
 BENCHES: Mapping[str, Callable[[Effort], Awaitable[Section]]] = {
     "creation": contexts.creation,
     "rates": contexts.rates,
@@ -55,6 +59,8 @@ def main() -> None:
     )
     parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/")
     options = parser.parse_args()
+    if options.save and set(options.only) != set(BENCHES):
+        parser.error("--save keeps a whole run: leave out --only")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # as the command line does
     structlog.configure(
@@ -79,11 +85,17 @@ async def measure(names: list[str], effort: Effort) -> list[Section]:
 
 
 def save(table: str, sections: list[Section], place: Mapping[str, str]) -> None:
-    (HERE / "results.json").write_text(json.dumps(results.as_json(sections, place), indent=1) + "\n")
-    readme = HERE / "README.md"
-    before, _, rest = readme.read_text().partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    readme.write_text(f"{before}{TABLE_BEGIN}\n\n{table}\n{TABLE_END}{after}")
+    data = results.as_json(sections, place)
+    (HERE / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+    replace_between(HERE / "README.md", TABLE_BEGIN, f"\n\n{table}\n", TABLE_END)
+    quoted = results.quotation(data["rows"])
+    replace_between(HERE.parent / "README.md", QUOTATION_BEGIN, f"\n{quoted}\n", QUOTATION_END)
+
+
+def replace_between(file: Path, begin: str, text: str, end: str) -> None:
+    before, _, rest = file.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    file.write_text(f"{before}{begin}{text}{end}{after}")
 
 
 if __name__ == "__main__":

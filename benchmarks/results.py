@@ -124,6 +124,25 @@ def as_json(sections: Iterable[Section], machine: Mapping[str, str]) -> dict[str
     }
 
 
+QUOTED = (
+    "create a context, numpy, pandas, matplotlib preloaded, while spares last",
+    "`1+1`, engine",
+    "the server's memory grows by",
+)
+"""The rows that the project's README quotes."""
+
+
+def quotation(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What the project's README says, from the rows of `as_json`. Raises KeyError where one is not there."""
+    medians = {row["what"]: Unit[row["unit"].upper()].show(row["median"]) for row in rows if row["what"] in QUOTED}
+    context, run, flood = (medians[what] for what in QUOTED)
+    return (
+        f"A sandboxed context with numpy, pandas and matplotlib loaded is there in **{context}**, `1+1` in one takes\n"
+        f"**{run}**, and a gigabyte of output costs the server **{flood}** of memory\n"
+        "([how it was measured](benchmarks/README.md); `make bench` measures it here)."
+    )
+
+
 def _line(row: Row) -> str:
     peers = [f"{name} {row.unit.show(series.median)}" for name, series in (row.peers or {}).items()]
     if row.times is not None:

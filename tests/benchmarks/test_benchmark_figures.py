@@ -59,14 +59,33 @@ def test_the_table_says_the_goal_the_peer_and_the_verdict() -> None:
     )
 
 
-def test_saving_replaces_the_table_and_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "HERE", tmp_path)
-    readme = tmp_path / "README.md"
+def test_saving_replaces_the_table_and_the_quoted_figures_and_keeps_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "HERE", tmp_path / "benchmarks")
+    front, readme = tmp_path / "README.md", tmp_path / "benchmarks" / "README.md"
+    readme.parent.mkdir()
+    front.write_text(f"before\n{harness.QUOTATION_BEGIN}\nold\n{harness.QUOTATION_END}\nafter\n")
     readme.write_text(f"before\n{harness.TABLE_BEGIN}\nold\n{harness.TABLE_END}\nafter\n")
-    sections = [Section("Title", [row(one(1.0), Goal(most=2.0))])]
-    harness.save("new", sections, MACHINE)
+    context, run, flood = results.QUOTED
+    rows = [
+        Row(context, Unit.SECONDS, one(0.001), Goal(most=0.002)),
+        Row(run, Unit.SECONDS, one(0.0002)),
+        Row(flood, Unit.BYTES, one(2.0**20)),
+    ]
+    harness.save("new", [Section("Title", rows)], MACHINE)
     assert readme.read_text() == f"before\n{harness.TABLE_BEGIN}\n\nnew\n{harness.TABLE_END}\nafter\n"
-    assert json.loads((tmp_path / "results.json").read_text())["rows"][0]["reached"] is True
+    assert json.loads((readme.parent / "results.json").read_text())["rows"][0]["reached"] is True
+    before, begin, rest = front.read_text().partition(harness.QUOTATION_BEGIN)
+    quoted, end, after = rest.partition(harness.QUOTATION_END)
+    assert (before, begin, end, after) == ("before\n", harness.QUOTATION_BEGIN, harness.QUOTATION_END, "\nafter\n")
+    assert [figure in quoted for figure in ("**1.00 ms**", "**0.2 ms**", "**1.00 MiB**", "old")] == [True] * 3 + [False]
+
+
+def test_the_first_screen_quotes_the_last_saved_figures() -> None:
+    rows = json.loads((harness.HERE / "results.json").read_text())["rows"]
+    readme = (harness.HERE.parent / "README.md").read_text()
+    assert f"{harness.QUOTATION_BEGIN}\n{results.quotation(rows)}\n{harness.QUOTATION_END}\n" in readme[:2_000]
 
 
 @pytest.mark.anyio
