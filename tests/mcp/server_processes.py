@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,10 +50,15 @@ class ServerProcess:
         return self.process.wait(BOUND_S)
 
 
-@contextmanager
-def http_server(*flags: str) -> Iterator[ServerProcess]:
+def http_server(*flags: str) -> AbstractContextManager[ServerProcess]:
     """A server on a free port, ended with the block."""
-    process = subprocess.Popen(command("serve", "--port", "0", *flags), stderr=subprocess.PIPE)
+    return listening(command("serve", "--port", "0", *flags))
+
+
+@contextmanager
+def listening(program: list[str]) -> Iterator[ServerProcess]:
+    """A program that logs as ours do and takes HTTP requests, ended with the block."""
+    process = subprocess.Popen(program, stderr=subprocess.PIPE)
     server = ServerProcess(process)
     listening = threading.Event()
 
