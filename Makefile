@@ -1,12 +1,14 @@
 # make demo    the main job, as a client does it: two minutes from a fresh machine
 # make test    all tests
 # make check   style, types and the rules of who may import whom
+# make conformance   the protocol's official suite and the Inspector: two minutes; needs npm
 # make bench   every figure beside its goal and its peers: five minutes; make bench-quick: one
 # make clean   remove what these made
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NODE := .node
 
 # Said in one line before anything is tried.
 PROBLEM := $(shell \
@@ -24,7 +26,7 @@ ifneq ($(PROBLEM),)
     endif
 endif
 
-.PHONY: demo test check bench bench-quick clean
+.PHONY: demo test check conformance bench bench-quick clean
 
 demo: $(VENV)/.data
 	@$(BIN)/python examples/demo.py
@@ -38,6 +40,9 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
+conformance: $(NODE)/.installed $(VENV)/.test
+	$(BIN)/python -m pytest tests/conformance -m conformance
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --save
 
@@ -45,7 +50,7 @@ bench-quick: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@echo "Making $(VENV) …"
@@ -71,3 +76,12 @@ $(VENV)/.check: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test,bench,check]'
 	@touch $@ $(VENV)/.test $(VENV)/.bench $(VENV)/.data
+
+# Pinned in tests/conformance/node; nothing is written outside of $(NODE) but npm's own cache.
+$(NODE)/.installed: tests/conformance/node/package.json tests/conformance/node/.npmrc
+	@command -v npm >/dev/null || { echo "make conformance needs npm: apt-get install npm"; exit 1; }
+	@echo "Installing the conformance suite …"
+	@mkdir -p $(NODE)
+	@cp $^ $(NODE)
+	@cd $(NODE) && npm install
+	@touch $@
