@@ -127,7 +127,8 @@ def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
         state_dir=str(_state_dir(settings)),
         tier=found.tier,
         preload=settings.preload,
-        environment=environment_for(settings.python, os.environ),
+        environment=environment_for(settings.python, os.environ, _fixed(settings)),
+        random_seed=settings.random_seed,
         limits=Limits(
             data_bytes=settings.memory_bytes,
             file_bytes=settings.file_size_bytes,
@@ -141,6 +142,12 @@ def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
         ),
         workspace=workspace,
     )
+
+
+def _fixed(settings: Settings) -> dict[str, str]:
+    """Variables that contexts shall have whatever the server's environment says."""
+    fixed = {"TZ": settings.time_zone} if settings.time_zone else {}
+    return fixed if settings.hash_seed is None else {**fixed, "PYTHONHASHSEED": str(settings.hash_seed)}
 
 
 def _state_dir(settings: Settings) -> Path:

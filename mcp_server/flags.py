@@ -37,6 +37,8 @@ def shown_default(name: str, info: FieldInfo) -> str:
     default = info.default
     if name == "python":
         return "the server's own"
+    if default is None:
+        return ""
     if isinstance(default, tuple):
         return ",".join(default)
     if isinstance(default, bool):
@@ -71,7 +73,7 @@ def _metavar(name: str, info: FieldInfo) -> str | None:
         return "SECONDS"
     if name.endswith("_bytes"):
         return "SIZE"
-    return "NUMBER" if info.annotation is int else "TEXT"
+    return "NUMBER" if info.annotation in (int, int | None) else "TEXT"
 
 
 __all__ = ["shown_default", "variable_of", "with_settings"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import zoneinfo
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -27,6 +28,9 @@ DAY_S = 86_400.0
 
 MAX_OUTPUT_CHARS = 5_000_000
 """Above this a window no longer fits into memory for every context; stored outputs are for that."""
+
+MAX_SEED = 2**32 - 1
+"""What `PYTHONHASHSEED` and `numpy.random.seed` take."""
 
 _SHOWN_CHARS = 60
 """How much of a wrong value an error line repeats."""
@@ -115,6 +119,21 @@ class Settings(BaseSettings):
     outputs_bytes: ByteSize = _size(256 * MIB, MIB, "Complete outputs that are kept of a conversation.")
     outputs_total_bytes: ByteSize = _size(4 * GIB, MIB, "Complete outputs that are kept of all conversations.")
     cpu_s: int = Field(default=0, ge=0, le=365 * 86_400, description="CPU seconds of each process; 0 = no limit.")
+    random_seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_SEED,
+        description="What `random` and `numpy.random` begin from in every context; empty = each its own.",
+    )
+    hash_seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_SEED,
+        description="PYTHONHASHSEED of contexts, for one order of sets everywhere; empty = drawn by each server.",
+    )
+    time_zone: str = Field(
+        default="", description="Time zone of contexts, such as UTC or Europe/Paris; empty = the server's."
+    )
     min_sandbox: MinSandbox = Field(
         default=MinSandbox.STANDARD, description="Least isolation to start with: strong, strong-cell or standard."
     )
@@ -148,6 +167,22 @@ class Settings(BaseSettings):
             if not all(part.isidentifier() for part in name.split(".")):
                 raise ValueError(f"{_shown(name)} is no module name")
         return names
+
+    @field_validator("random_seed", "hash_seed", mode="before")
+    @classmethod
+    def _take_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_zone(cls, name: str) -> str:
+        """The C library takes any name and falls back to UTC without a word."""
+        if name not in ("", "UTC"):
+            try:
+                zoneinfo.ZoneInfo(name)
+            except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+                raise ValueError("there is no such time zone on this machine") from None
+        return name
 
     @classmethod
     def load(cls, **flags: Any) -> Self:

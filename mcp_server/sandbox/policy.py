@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -24,6 +24,8 @@ class Tier(StrEnum):
 
 ENVIRONMENT_ALLOWED = ("LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_NUMERIC", "LC_TIME", "TZ")
 """Variables of the server's that code may see: how text, numbers and times look here."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -81,6 +83,7 @@ class CellPlan:
     ``environment`` is all that the interpreter finds in ``os.environ``, but HOME. ``preload`` are modules to import
     before the first context; missing ones are reported, not fatal. ``spare_workers`` wait for new
     contexts, each in a room of its own where there are rooms, and ``spare_rooms`` beyond them wait for workers.
+    ``random_seed`` is what the global random generators begin from in every context; None: each its own.
     """
 
     python: str
@@ -93,13 +96,16 @@ class CellPlan:
     spare_workers: int = 2
     spare_rooms: int = 2
     start_timeout_s: float = 60.0
+    random_seed: int | None = None
 
 
-def environment_for(
-    python: str, host: Mapping[str, str], allowed: Iterable[str] = ENVIRONMENT_ALLOWED
-) -> Mapping[str, str]:
-    """The clean environment of contexts: what is allowed of the host's, UTF-8, and the interpreter on PATH."""
-    kept = {name: host[name] for name in allowed if name in host}
+def environment_for(python: str, host: Mapping[str, str], fixed: Mapping[str, str] = NOTHING) -> Mapping[str, str]:
+    """The clean environment of contexts: what is allowed of the host's, UTF-8, and the interpreter on PATH.
+
+    `fixed` wins over the host's.
+    """
+    kept = {name: host[name] for name in ENVIRONMENT_ALLOWED if name in host}
+    kept.update(fixed)
     kept.setdefault("LANG", "C.UTF-8")
     kept["PATH"] = f"{posixpath.dirname(python)}:{SYSTEM_PATH}" if posixpath.isabs(python) else SYSTEM_PATH
     return MappingProxyType(kept)
@@ -135,6 +141,7 @@ def worker_plan(plan: CellPlan) -> dict[str, Any]:
         "room_uid": ROOM_UID,
         **workspace_plan(plan),
         "preload": list(plan.preload),
+        "random_seed": plan.random_seed,
         "rlimits": resource_limits(plan),
         "landlock": None,
         "landlocked": plan.tier is Tier.STANDARD,

@@ -93,7 +93,7 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoRetur
         tags.wear(order.tag)
         from . import main  # the zygote has loaded it, after the nursery was forked
 
-        post = main.Post(control)
+        post = main.Post(control, order.plan["random_seed"])
         _introduce(order)
         steps.settle()
         post.rehearse()

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 import traceback
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional
 
 from . import frames, rebirth
 from .channel import Channel
@@ -24,17 +24,16 @@ class Post:
     """Everything that a context needs and that can be made before anything is known of it.
 
     Expects descriptor 0 to be /dev/null, 1 and 2 pipes that the host reads, and `control` a connected stream socket;
-    to be made and used in the main thread of a process that has no other. With `reseed` false the random generators go
-    on as the zygote left them, so that contexts are alike.
+    to be made and used in the main thread of a process that has no other. With a `random_seed` contexts draw the same
+    numbers.
     """
 
-    def __init__(self, control: socket.socket, *, reseed: bool = True) -> None:
+    def __init__(self, control: socket.socket, random_seed: Optional[int] = None) -> None:
         interrupts = Interrupts()
         interrupts.take_over()
         self._channel = Channel(control, interrupts)
         rebirth.renew_multiprocessing()
-        if reseed:
-            rebirth.reseed()
+        rebirth.reseed(random_seed)
         self._blas = rebirth.BlasThreads()
         self._context = Context(self._channel, Streams(control.fileno()), interrupts, self._blas)
         os.register_at_fork(after_in_child=self._channel.abandon)

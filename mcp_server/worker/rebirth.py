@@ -5,25 +5,35 @@ Only what the zygote had loaded is touched; what is loaded later is fresh by its
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 _AUTHKEY_BYTES = 32
 """As `multiprocessing` makes its own."""
+
+_GENERATORS = ("random", "numpy.random")
 
 _OPENBLAS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
 _OPENBLAS_VARIABLE = "OPENBLAS_NUM_THREADS"
 
 
-def reseed() -> None:
-    """Give the global random generators new seeds, so that no two contexts draw the same numbers."""
-    for module in ("random", "numpy.random"):
+def load_generators() -> None:
+    """In the zygote: have the global random generators there, since what a context loads later seeds itself."""
+    for module in _GENERATORS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+
+
+def reseed(seed: Optional[int]) -> None:
+    """Have the global random generators begin anew: from `seed`, else from what no other context knows."""
+    for module in _GENERATORS:
         loaded: Any = sys.modules.get(module)
         if loaded is not None:
-            loaded.seed()
+            loaded.seed(seed)
 
 
 def renew_multiprocessing() -> None:

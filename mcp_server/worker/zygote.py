@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any, Callable, ContextManager, Dict, NoReturn, Optional, Sequence, Union
 
-from . import birth, confine, linux, nursery, packets, preload, reaping, tags
+from . import birth, confine, linux, nursery, packets, preload, reaping, rebirth, tags
 from .oneroom import OneRoom
 from .plain import Plain
 from .rooms import WORK, Rooms
@@ -38,6 +38,8 @@ def main(control_fd: str) -> NoReturn:
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
     with _home_for_warming(plan):
         facts = preload.warm(plan["preload"])
+        if plan["random_seed"] is not None:
+            rebirth.load_generators()
     if plan["seccomp"] is not None:
         confine.read_program(plan["seccomp"])  # once, not in each worker
     zygote = Zygote(control, plan, room_builder)

@@ -62,6 +62,9 @@ def test_sizes_take_units(text: str, count: int) -> None:
         ("preload", "os, a b", "--preload is 'os, a b': 'a b' is no module name."),
         ("log_level", "loud", "--log-level is 'loud': input should be 'debug', 'info', 'warning' or 'error'."),
         ("contexts", "0", "--contexts is '0': input should be greater than or equal to 1."),
+        ("hash_seed", "-1", "--hash-seed is '-1': input should be greater than or equal to 0."),
+        ("time_zone", "Mars/X", "--time-zone is 'Mars/X': there is no such time zone on this machine."),
+        ("time_zone", "../etc/passwd", "--time-zone is '../etc/passwd': there is no such time zone on this machine."),
         ("min_sandbox", "none", "--min-sandbox is 'none': input should be 'strong', 'strong-cell' or 'standard'."),
     ],
 )
