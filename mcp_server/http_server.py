@@ -18,6 +18,10 @@ from mcp_server.errors import SetupFailed
 GRACE_S = 5.0
 """How long running calls may go on after the first signal; then they are cancelled, which interrupts their code."""
 
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays. Clients close theirs after 5 s to a minute: whoever closes first must be the
+client, or its next request may meet a connection that has just gone."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -43,6 +47,7 @@ async def serve(app: ASGIApp, listener: socket.socket, url: str, **uvicorn_optio
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=int(GRACE_S),
+        timeout_keep_alive=KEEP_ALIVE_S,
         **uvicorn_options,
     )
     server = _Listener(config, streams)

@@ -55,6 +55,7 @@ EVENTS = MappingProxyType(
         "service.closed": "every context has ended",
         "service.started": "the engine is ready",
         "spares.missing": "contexts could not be kept ready; new ones take longer",
+        "transcript.failed": "lines of a transcript could not be written",
         "toolbox.call_failed": "a call of the toolbox door met a fault of the server's",
         "worker.died_idle": "a context's interpreter ended between runs",
     }
@@ -68,6 +69,10 @@ FLUSH_S = 1.0
 """How long the end of the process waits for the log to be read."""
 
 _HANDLE = re.compile(r"(ctx_[\w-]{8})[\w-]{8,}")
+
+_CLIENT_HAS_GONE = ("ClientDisconnect",)
+"""Exceptions that libraries log as errors although nothing failed: whoever asked has hung up. By name, so that
+starlette need not be loaded for it."""
 
 Event = MutableMapping[str, Any]
 
@@ -146,6 +151,8 @@ class _LibraryHandler(logging.Handler):
     """Brings what libraries log through `logging` into the same stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0] is not None and record.exc_info[0].__name__ in _CLIENT_HAS_GONE:
+            return
         log = structlog.get_logger("library")
         fields = {"library": record.name, "message": record.getMessage()}
         log.log(record.levelno, "library.message", exc_info=record.exc_info or None, **fields)

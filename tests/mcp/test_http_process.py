@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
+from mcp_types.version import LATEST_MODERN_VERSION
 
 from tests.mcp.raw_http import RawSession
 from tests.mcp.server_processes import BOUND_S, ServerProcess, Watched, command, descendants, http_server
@@ -184,6 +186,20 @@ async def test_the_log_shows_neither_code_nor_output_nor_whole_handles(server: S
     assert handle[:12] in log
     for secret in ("code-of-the-user", "output-of-the-user", handle):
         assert secret not in log
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["older", "newest"])
+def test_a_client_that_goes_away_while_it_sends_is_no_fault_of_the_servers(modern: bool) -> None:
+    with http_server() as server:
+        version = f"MCP-Protocol-Version: {LATEST_MODERN_VERSION}\r\n" if modern else ""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=BOUND_S) as connection:
+            lines = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{version}"
+            accept = "Accept: application/json, text/event-stream\r\nContent-Length: 1000\r\n\r\n{"
+            connection.sendall((lines + accept).encode())
+            # Answered after it, on another connection, so that the first has been read by then.
+            assert httpx.get(server.url.replace("/mcp", "/healthz")).status_code == 200
+        assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert [event for event in server.log if event["level"] != "info"] == []
 
 
 async def test_sigterm_cancels_what_runs_and_leaves_nothing_behind() -> None:
