@@ -34,6 +34,7 @@ from mcp_server.settings import LogFormat, LogLevel, Settings
 
 if TYPE_CHECKING:
     from mcp_server.service import Service
+    from mcp_server.transcripts.lines import Transcript
 
 SETUP_STATUS = 1
 """Exit status of a start that failed; 2 is a wrong command line, as everywhere."""
@@ -186,6 +187,31 @@ def run(
 
 @app.command()
 @with_settings
+def replay(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A file that `--transcript DIR` made.", show_default=False)],
+    *,
+    flags: dict[str, Any],
+) -> None:
+    """Play a recorded conversation again, in fresh contexts here, and compare.
+
+    Says of each run whether its status, its output and its result are the same. Times, handles and addresses are left
+    out. Exit status: 0 where all are alike, else 1.
+
+    `mcp-code-interpreter replay transcripts/20260301T120000Z-4711-6c0f….jsonl`
+    """
+    from mcp_server.transcripts.lines import read
+
+    if not flags.get("log_level"):
+        flags = {**flags, "log_level": LogLevel.ERROR}
+    settings = _settings(context, {**flags, "transcript": ""})
+    _configure_log(settings)
+    transcript = read(file)
+    _run(_replay(settings, transcript))
+
+
+@app.command()
+@with_settings
 def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
     """Try what this machine offers for isolation, and say what is missing and how to mend it.
 
@@ -232,6 +258,20 @@ async def _run_on_terminal(settings: Settings, source: str) -> int:
         return await terminal.run(engine, source, settings.timeout_s)
     finally:
         await engine.close()
+
+
+async def _replay(settings: Settings, transcript: Transcript) -> int:
+    from rich.console import Console
+
+    from mcp_server.transcripts import playback
+
+    engine, _ = local_engine(settings)
+    service = service_over(engine, settings)
+    await service.start()
+    try:
+        return await playback.play(service, transcript, Console())
+    finally:
+        await service.close()
 
 
 async def _doctor(settings: Settings) -> int:

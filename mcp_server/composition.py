@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mcp_server.sandbox.cell import Cell, Warmth
     from mcp_server.sandbox.policy import CellPlan
     from mcp_server.sandbox.probe import ProbeResult
-    from mcp_server.service import Service
+    from mcp_server.service import Service, ServiceLimits, ServiceObserver
 
 
 class EngineKind(StrEnum):
@@ -168,7 +168,17 @@ def service_over(engine: Engine, settings: Settings) -> Service:
         contexts_per_conversation=settings.contexts_per_conversation,
         contexts=settings.contexts,
     )
-    return Service(engine, limits)
+    return Service(engine, limits, _observers(settings, limits))
+
+
+def _observers(settings: Settings, limits: ServiceLimits) -> list[ServiceObserver]:
+    if not settings.transcript:
+        return []
+    from mcp_server import __version__
+    from mcp_server.transcripts.recorder import TranscriptRecorder
+
+    directory = Path(settings.transcript).expanduser()
+    return [TranscriptRecorder(directory, limits, __version__, with_envs=settings.transcript_envs)]
 
 
 def texts_for(service: Service, settings: Settings, warmth: Warmth | None) -> Texts:

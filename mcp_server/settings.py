@@ -140,6 +140,12 @@ class Settings(BaseSettings):
     allow_unsandboxed: bool = Field(
         default=False, description="Start even where code cannot be isolated, with the rights of the server's user."
     )
+    transcript: str = Field(
+        default="", description="Directory for a record of each conversation, which `replay` can play; empty = none."
+    )
+    transcript_envs: bool = Field(
+        default=False, description="Write down the values of `envs` in transcripts, too, and not their names alone."
+    )
     log_level: LogLevel = Field(default=LogLevel.INFO, description="debug, info, warning or error.")
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="json, console, or auto: json unless a terminal reads it."

@@ -161,7 +161,7 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "run", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "run", "replay", "doctor"])
 def test_each_command_explains_itself(command: str) -> None:
     done = shell(command, "--help")
     assert done.returncode == 0

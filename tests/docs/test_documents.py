@@ -49,7 +49,7 @@ def test_the_readmes_lines_of_python_work() -> None:
 def test_the_readme_lists_the_tools_and_the_commands() -> None:
     assert set(re.findall(r"^\| `([a-z_]+)` \| [A-Z]", README, re.MULTILINE)) == set(MODELS)
     commands = set(re.findall(r"^mcp-code-interpreter (\w+)", README, re.MULTILINE))
-    assert commands == {"serve", "run", "doctor"}
+    assert commands == {"serve", "run", "replay", "doctor"}
 
 
 def test_every_block_for_a_client_can_be_read_by_it() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,18 +45,22 @@ class ServerProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/mcp"
 
-    def stop(self, number: signal.Signals) -> int:
+    def stop(self, number: signal.Signals, bound_s: float = BOUND_S) -> int:
         self.process.send_signal(number)
-        return self.process.wait(BOUND_S)
+        return self.process.wait(bound_s)
 
 
-def http_server(*flags: str) -> AbstractContextManager[ServerProcess]:
-    """A server on a free port, ended with the block."""
-    return listening(command("serve", "--port", "0", *flags))
+def http_server(
+    *flags: str, wanted: Callable[[dict[str, object]], bool] = lambda _: True
+) -> AbstractContextManager[ServerProcess]:
+    """A server on a free port, ended with the block. Of its log the events are kept that are `wanted`."""
+    return listening(command("serve", "--port", "0", *flags), wanted)
 
 
 @contextmanager
-def listening(program: list[str]) -> Iterator[ServerProcess]:
+def listening(
+    program: list[str], wanted: Callable[[dict[str, object]], bool] = lambda _: True
+) -> Iterator[ServerProcess]:
     """A program that logs as ours do and takes HTTP requests, ended with the block."""
     process = subprocess.Popen(program, stderr=subprocess.PIPE)
     server = ServerProcess(process)
@@ -69,7 +73,8 @@ def listening(program: list[str]) -> Iterator[ServerProcess]:
                 event = json.loads(line)
             except ValueError:
                 event = {"event": "not of the log", "line": line.decode()}
-            server.log.append(event)
+            if wanted(event):
+                server.log.append(event)
             if event["event"] == "server.listening":
                 server.port = int(str(event["url"]).rsplit(":", 1)[1].split("/")[0])
                 listening.set()
