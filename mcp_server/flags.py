@@ -12,6 +12,9 @@ from pydantic.fields import FieldInfo
 
 from mcp_server.settings import Settings, flag_of, variable_of
 
+CONFIG = "config"
+"""The flag beside them that names the file they can stand in."""
+
 PANEL = "Settings (each also as a variable CODE_INTERPRETER_…)"
 
 
@@ -20,7 +23,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
-        flags = {name: given.pop(name) for name in Settings.model_fields}
+        flags = {name: given.pop(name) for name in (CONFIG, *Settings.model_fields)}
         command(**given, flags=flags)
 
     own = inspect.signature(command, eval_str=True).parameters.values()
@@ -51,6 +54,12 @@ def shown_default(name: str, info: FieldInfo) -> str:
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
+    option = typer.Option(
+        "--config", help="File in TOML with any of these, by their names.", metavar="FILE", rich_help_panel=PANEL
+    )
+    yield inspect.Parameter(
+        CONFIG, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
     for name, info in Settings.model_fields.items():
         kind = bool | None if info.annotation is bool else str | None
         declaration = flag_of(name)

@@ -1,6 +1,6 @@
-"""What can be set: by `CODE_INTERPRETER_…` variables and by flags of the command line, which win.
+"""What can be set: by flags of the command line, else `CODE_INTERPRETER_…` variables, else a file in TOML.
 
-One table of fields gives both, the README's table and `--help`. Sizes take units (``512MiB``, ``4GB``).
+One table of fields gives them all, the README's table and `--help`. Sizes take units (``512MiB``, ``4GB``).
 """
 
 from __future__ import annotations
@@ -11,15 +11,24 @@ import sys
 import zoneinfo
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from mcp_server.errors import SetupFailed
 
 ENV_PREFIX = "CODE_INTERPRETER_"
+
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -65,7 +74,7 @@ READ_ONLY_SUFFIX = ":ro"
 
 
 class Settings(BaseSettings):
-    """Frozen. `Settings.load` reads the environment; the constructor alone does not."""
+    """Frozen. Read them by `Settings.load`."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", validate_default=True)
 
@@ -191,14 +200,49 @@ class Settings(BaseSettings):
         return name
 
     @classmethod
-    def load(cls, **flags: Any) -> Self:
-        """From the environment and `flags` (None: not given). Raises SetupFailed: one line that names what is wrong."""
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, config: str | None = None, **flags: Any) -> Self:
+        """From `flags` (None: not given), the environment, and the file `config`, else `config_file()`.
+
+        Raises SetupFailed: one line that names what is wrong, and where.
+        """
         _refuse_unknown_variables(cls.model_fields)
         given = {name: value for name, value in flags.items() if value is not None}
+        path = config_file(config)
+        reading = cls if path is None else type(cls.__name__, (cls,), {"model_config": {"toml_file": path}})
         try:
-            return cls(**given)
+            return reading(**given)
         except ValidationError as error:
-            raise SetupFailed(_first_fault(error.errors(include_url=False)[0], given)) from None
+            fault = error.errors(include_url=False)[0]
+            raise SetupFailed(_told(fault, _source(str(fault["loc"][0]), given, path))) from None
+        except (OSError, ValueError) as error:  # tomllib's and the decoder's are ValueErrors
+            raise SetupFailed(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def config_file(named: str | None = None) -> Path | None:
+    """The settings' file: `named`, else CODE_INTERPRETER_CONFIG, else the user's own where there is one.
+
+    Raises SetupFailed where one that is named is not there.
+    """
+    asked = named or os.environ.get(CONFIG_VARIABLE, "")
+    if asked:
+        path = Path(asked).expanduser()
+        if not path.is_file():
+            raise SetupFailed(f"{'--config' if named else CONFIG_VARIABLE} {_shown(asked)}: there is no such file.")
+        return path
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    path = (Path(base) if os.path.isabs(base) else Path.home() / ".config") / "mcp-code-interpreter" / "config.toml"
+    return path if path.is_file() else None
 
 
 def flag_of(name: str) -> str:
@@ -213,16 +257,28 @@ def _refuse_unknown_variables(known: Iterable[str]) -> None:
     """A misspelt variable would otherwise be a limit that silently does not hold."""
     names = [variable_of(name) for name in known]
     for variable in os.environ:
-        if variable.startswith(ENV_PREFIX) and variable not in names:
+        if variable.startswith(ENV_PREFIX) and variable not in (*names, CONFIG_VARIABLE):
             near = difflib.get_close_matches(variable, names, n=1)
             hint = f"did you mean {near[0]}?" if near else "the README lists all settings."
             raise SetupFailed(f"{_shown(variable)} is no setting; {hint}")
 
 
-def _first_fault(fault: ErrorDetails, given: Mapping[str, Any]) -> str:
+def _source(name: str, given: Mapping[str, Any], path: Path | None) -> str:
+    """Where the value of a setting came from, as its user wrote it."""
+    if name in given:
+        return flag_of(name)
+    if variable_of(name) in os.environ or path is None:
+        return variable_of(name)
+    return f"{name} in {path}"
+
+
+def _told(fault: ErrorDetails, source: str) -> str:
+    if fault["type"] == "extra_forbidden":  # only a file can hold what is no setting
+        name = source.partition(" ")[0]
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else "the README lists all settings."
+        return f"{source} is no setting; {hint}"
     reason = fault["msg"].removeprefix("Value error, ")
-    name = str(fault["loc"][0])
-    source = flag_of(name) if name in given else variable_of(name)
     return f"{source} is {_shown(fault['input'])}: {reason[0].lower()}{reason[1:]}."
 
 
