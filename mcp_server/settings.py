@@ -219,7 +219,7 @@ class Settings(BaseSettings):
         _refuse_unknown_variables(cls.model_fields)
         given = {name: value for name, value in flags.items() if value is not None}
         path = config_file(config)
-        reading = cls if path is None else type(cls.__name__, (cls,), {"model_config": {"toml_file": path}})
+        reading: type[Self] = cls if path is None else type(cls.__name__, (cls,), {"model_config": {"toml_file": path}})
         try:
             return reading(**given)
         except ValidationError as error:
