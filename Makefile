@@ -3,6 +3,7 @@
 # make check   style, types and the rules of who may import whom
 # make conformance   the protocol's official suite and the Inspector: two minutes; needs npm
 # make bench   every figure beside its goal and its peers: five minutes; make bench-quick: one
+# make soak    ten minutes of many rude clients, and what must hold then; make soak SOAK='--duration 60 --seed 7'
 # make clean   remove what these made
 
 PYTHON ?= python3
@@ -26,7 +27,7 @@ ifneq ($(PROBLEM),)
     endif
 endif
 
-.PHONY: demo test check conformance bench bench-quick clean
+.PHONY: demo test check conformance bench bench-quick soak clean
 
 demo: $(VENV)/.data
 	@$(BIN)/python examples/demo.py
@@ -48,6 +49,9 @@ bench: $(VENV)/.bench
 
 bench-quick: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.soak $(SOAK)
 
 clean:
 	rm -rf $(VENV) $(NODE) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
