@@ -12,11 +12,11 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from mcp_server import __version__
+from mcp_server import __version__, waiting
 from mcp_server.composition import (
     Cells,
     EngineChoice,
@@ -29,6 +29,7 @@ from mcp_server.composition import (
     texts_for,
 )
 from mcp_server.errors import SetupFailed
+from mcp_server.figures import ImageShelf
 from mcp_server.flags import with_settings
 from mcp_server.settings import LogFormat, LogLevel, Settings
 
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
     from mcp_server.transcripts.lines import Transcript
 
 SETUP_STATUS = 1
-"""Exit status of a start that failed; 2 is a wrong command line, as everywhere."""
+"""Exit status of a start that failed."""
+
+USAGE_STATUS = 2
+"""Of a wrong command line, as everywhere."""
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Whatever is wrong on a command line. The class that typer's own derives from has no public name."""
 
 _REMOTE_PANEL = "Running the code elsewhere"
 
@@ -57,9 +64,11 @@ def main() -> None:
     if sys.platform != "linux":
         _fail("Contexts are isolated by Linux's own means: run this on Linux, in a virtual machine or a container.")
     try:
-        app()
+        raise SystemExit(app(prog_name=app.info.name, standalone_mode=False))
     except SetupFailed as error:
         _fail(str(error))
+    except UsageError as error:
+        _fail(_usage(error), USAGE_STATUS)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -75,10 +84,17 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(fd, mode))
 
 
-def _fail(text: str) -> None:
+def _fail(text: str, status: int = SETUP_STATUS) -> NoReturn:
     with suppress(BrokenPipeError):
         sys.stderr.write(f"mcp-code-interpreter: {text}\n")
-    raise SystemExit(SETUP_STATUS)
+    raise SystemExit(status)
+
+
+def _usage(error: Any) -> str:
+    """One line, with the command whose help says more."""
+    path = error.ctx.command_path if error.ctx is not None else app.info.name
+    reason = " ".join(error.format_message().split()).removesuffix(".")
+    return f"{reason}. See {path} --help."
 
 
 def _print_version(wanted: bool) -> None:
@@ -108,12 +124,17 @@ def serve_stdio(
 ) -> None:
     """A stateful Python code interpreter for agents, served over MCP.
 
-    Without a command it speaks MCP on stdin and stdout: this is what a client is told to start, for example
+    Without a command it speaks MCP on stdin and stdout: this is what a client is told to start.
 
-    `claude mcp add python -- mcp-code-interpreter`
+    - `claude mcp add python -- mcp-code-interpreter` adds it to a client
 
-    To see what your machine offers, try `mcp-code-interpreter doctor`; to run something by hand,
-    `mcp-code-interpreter run -c "print(6 * 7)"`.
+    - `mcp-code-interpreter doctor` says how well this machine can isolate code
+
+    - `mcp-code-interpreter run -c "print(6 * 7)"` runs something by hand
+
+    - `mcp-code-interpreter serve` answers many clients, over HTTP
+
+    Every setting is a flag of each command, and a variable: `--timeout-s 60` or `CODE_INTERPRETER_TIMEOUT_S=60`.
     """
     context.obj = flags
     context.meta[EngineChoice.__name__] = choice = EngineChoice(engine, url, token_file)
@@ -129,14 +150,16 @@ def serve_stdio(
 @with_settings
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen on; a loopback address.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on: a loopback address, or any with --tokens.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")] = 8000,
     toolbox: Annotated[
         bool, typer.Option("--toolbox", help="Serve Daytona's API as well, at `/api` and `/toolbox`.")
     ] = False,
     tokens: Annotated[
         Path | None,
-        typer.Option(help="File with bearer tokens, one a line: whoever asks must show one. Any host is taken then."),
+        typer.Option(help="File with bearer tokens, one a line; whoever asks must show one."),
     ] = None,
     listener_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -144,6 +167,10 @@ def serve(
     flags: dict[str, Any],
 ) -> None:
     """Serve MCP over streamable HTTP at `/mcp`, with `/healthz` beside it.
+
+    `mcp-code-interpreter serve --port 8000` answers at http://127.0.0.1:8000/mcp, this machine alone.
+
+    `mcp-code-interpreter serve --host 0.0.0.0 --tokens FILE` answers others, who must show one of the tokens.
 
     With `--toolbox` the published `daytona` SDKs, and this package's own `CodeInterpreter`, can use it too.
 
@@ -165,15 +192,23 @@ def run(
     context: typer.Context,
     file: Annotated[Path | None, typer.Argument(help="File with the code; - reads stdin.", allow_dash=True)] = None,
     code: Annotated[str | None, typer.Option("-c", help="The code itself.", metavar="CODE")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Directory to save figures and other images in.", metavar="DIR"),
+    ] = None,
     *,
     flags: dict[str, Any],
 ) -> None:
     """Run code in a fresh context, with its output live on the terminal.
 
+    `mcp-code-interpreter run analysis.py --workspace .` lets the code work on the files of this directory;
+
+    `mcp-code-interpreter run plot.py --images figures` saves what it draws;
+
+    `echo "6 * 7" | mcp-code-interpreter run -` shows the value of the last expression, as a notebook does.
+
     Exit status: 0 where it ran to its end, or what the code gave to `exit()`; 1 for an exception, 124 for a timeout,
     130 for Ctrl-C, 128 and the signal's number for a crash.
-
-    `mcp-code-interpreter run -c "import sys; print(sys.version)"`
     """
     if (file is None) == (code is None):
         raise typer.BadParameter("give either a FILE or -c CODE")
@@ -182,7 +217,7 @@ def run(
         flags = {**flags, "log_level": LogLevel.WARNING}
     settings = _settings(context, flags)
     _configure_log(settings)
-    _run(_run_on_terminal(settings, source))
+    _run(_run_on_terminal(settings, source, ImageShelf(images)))
 
 
 @app.command()
@@ -215,6 +250,8 @@ def replay(
 def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
     """Try what this machine offers for isolation, and say what is missing and how to mend it.
 
+    `mcp-code-interpreter doctor --python /opt/py/bin/python` tries another interpreter, and what it can preload.
+
     Exit status: 0 where contexts can be started with the sandbox that the settings ask for, else 1.
     """
     settings = _settings(context, {**flags, "log_level": flags.get("log_level") or LogLevel.ERROR})
@@ -228,7 +265,8 @@ def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
 async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
     engine, warmth = chosen_engine(settings, choice)
     service = service_over(engine, settings)
-    await _start_beside_import(service, "mcp_server.app")
+    with waiting.shown(waiting.warming(settings.preload)):
+        await _start_beside_import(service, "mcp_server.app")
     try:
         from mcp_server import stdio_server
         from mcp_server.app import build_server
@@ -249,13 +287,14 @@ async def _start_beside_import(service: Service, module: str) -> None:
     await importing
 
 
-async def _run_on_terminal(settings: Settings, source: str) -> int:
+async def _run_on_terminal(settings: Settings, source: str, images: ImageShelf) -> int:
     from mcp_server import terminal
 
     engine, _ = local_engine(settings)
-    await engine.start()
+    with waiting.shown(waiting.warming(settings.preload)):
+        await engine.start()
     try:
-        return await terminal.run(engine, source, settings.timeout_s)
+        return await terminal.run(engine, source, settings.timeout_s, images)
     finally:
         await engine.close()
 

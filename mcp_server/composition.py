@@ -6,6 +6,7 @@ Heavy imports stand inside the functions, so that a command line that needs none
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,10 +68,14 @@ def chosen_engine(settings: Settings, choice: EngineChoice) -> tuple[Engine, Cal
         return engine, lambda: cells.warmth
     if not choice.url:
         raise SetupFailed(f"--engine {choice.kind} needs --url: the address of the server that runs the code.")
+    from mcp_server.errors import CodeInterpreterValidationError
     from mcp_server.toolbox.client_engine import ToolboxEngine
 
     token = _read_token(choice.token_file) if choice.token_file is not None else None
-    return ToolboxEngine(choice.url, token, name=choice.kind.value), lambda: None
+    try:
+        return ToolboxEngine(choice.url, token, name=choice.kind.value), lambda: None
+    except CodeInterpreterValidationError as error:
+        raise SetupFailed(f"--url: {error}") from None
 
 
 def _read_token(path: Path) -> str:
@@ -114,8 +119,10 @@ def refuse_weak_sandbox(found: ProbeResult, settings: Settings) -> None:
 def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
     from mcp_server.sandbox.policy import CellPlan, Limits, Workspace, environment_for
 
-    if not os.access(settings.python, os.X_OK):
-        raise SetupFailed(f"--python {settings.python}: there is no such program.")
+    if not os.path.isfile(settings.python) or not os.access(settings.python, os.X_OK):
+        elsewhere = shutil.which(settings.python)
+        hint = f" Give its path: --python {elsewhere}" if elsewhere else ""
+        raise SetupFailed(f"--python {settings.python}: there is no such program.{hint}")
     workspace = None
     if settings.workspace_dir:
         path = Path(settings.workspace_dir).expanduser()

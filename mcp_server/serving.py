@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcp_server import http_server
+from mcp_server import http_server, waiting
 from mcp_server.app import MCP_PATH, build_asgi, build_server, refuse_public_address, transport_security
 from mcp_server.composition import EngineChoice, chosen_engine, service_over, texts_for
 from mcp_server.conversation_door import conversation_routes
@@ -49,7 +49,8 @@ async def serve(settings: Settings, choice: EngineChoice, plan: HttpPlan) -> int
             watch(plan.address.parent, lambda: _end_with_parent(listener))
         engine, warmth = chosen_engine(settings, choice)
         service = service_over(engine, settings)
-        await service.start()
+        with waiting.shown(waiting.warming(settings.preload)):
+            await service.start()
         try:
             server = build_server(service, settings, texts_for(service, settings, warmth()))
             routes = conversation_routes(service, transport_security(plan.address.host))

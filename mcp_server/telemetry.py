@@ -44,6 +44,7 @@ EVENTS = MappingProxyType(
         "log.dropped": "log lines were lost because nobody read stderr",
         "memory.keeper": "what holds contexts to their memory",
         "outputs.given_up": "complete outputs of a run can no longer be stored",
+        "preload.failed": "a module that was to be preloaded could not be imported",
         "run.ended": "a run came to its end",
         "run.failed": "a run could not be carried out",
         "sandbox.files_left": "files of a sandbox could not be removed",

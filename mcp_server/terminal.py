@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from mcp_server.engine.base import Engine
+from mcp_server.figures import ImageShelf
 from mcp_server.model import Chunk, ContextSpec, DisplayChunk, Outcome, RunRequest, Status, Stream
 
 TIMEOUT_STATUS = 124
@@ -18,8 +19,8 @@ SIGNALLED = 128
 """What shells add to the number of a signal."""
 
 
-async def run(engine: Engine, code: str, timeout_s: float) -> int:
-    """Run `code` to its end on a started engine; Ctrl-C interrupts it. Gives the exit status."""
+async def run(engine: Engine, code: str, timeout_s: float, shelf: ImageShelf) -> int:
+    """Run `code` to its end on a started engine; Ctrl-C interrupts it. Images go to `shelf`. Gives the exit status."""
     loop = asyncio.get_running_loop()
     info = await engine.create(ContextSpec(sandbox_id="sbx_terminal"), _discard)
     stops: set[asyncio.Task[bool]] = set()
@@ -27,7 +28,7 @@ async def run(engine: Engine, code: str, timeout_s: float) -> int:
     def interrupt() -> None:
         stops.add(loop.create_task(engine.interrupt(info.context_id, Status.INTERRUPTED)))
 
-    terminal = Terminal(interrupt)
+    terminal = Terminal(interrupt, shelf)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
     try:
@@ -44,19 +45,27 @@ async def run(engine: Engine, code: str, timeout_s: float) -> int:
 class Terminal:
     """Writes chunks where they belong. `on_reader_left` is called once, when nobody reads our output any more."""
 
-    def __init__(self, on_reader_left: Callable[[], None]) -> None:
+    def __init__(self, on_reader_left: Callable[[], None], shelf: ImageShelf) -> None:
         self.reader_left = False
         self._on_reader_left = on_reader_left
+        self._shelf = shelf
+        self._turn = asyncio.Lock()
 
     async def show(self, chunk: Chunk) -> None:
         """The code waits while the terminal, or a pipe's reader, takes its time."""
-        if self.reader_left:
-            return
-        try:
-            await asyncio.to_thread(_write, *_placed(chunk))
-        except BrokenPipeError:
-            self.reader_left = True
-            self._on_reader_left()
+        async with self._turn:  # a pipe's chunk and a shown value come side by side, and threads overtake each other
+            if self.reader_left:
+                return
+            try:
+                await asyncio.to_thread(self._write_chunk, chunk)
+            except BrokenPipeError:
+                self.reader_left = True
+                self._on_reader_left()
+
+    def _write_chunk(self, chunk: Chunk) -> None:
+        _write(*_placed(chunk))
+        if isinstance(chunk, DisplayChunk) and (said := self._shelf.take(chunk)):
+            _write(2, said.encode("utf-8", "replace") + b"\n")
 
 
 def exit_status(outcome: Outcome) -> int:

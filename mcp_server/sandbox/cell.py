@@ -29,6 +29,7 @@ from mcp_server.sandbox.limits import MemoryKeeper, Unlimited
 from mcp_server.sandbox.policy import FIRST_CELL_UID, OWN_VIEW, CellPlan, Tier, worker_plan
 from mcp_server.sandbox.spares import Spares
 from mcp_server.sandbox.workers import HostedWorker, Prepared, Spawned, WorkerEnds, WorkerExit, pid_of
+from mcp_server.settings import Settings
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
@@ -43,6 +44,9 @@ OUTPUTS_INSIDE = "/outputs"
 _NOT_LIMITED = "The memory of a new context cannot be limited"
 
 _log = structlog.get_logger(__name__)
+
+OFTEN_MISSING = frozenset(Settings.model_fields["preload"].default)
+"""What is preloaded unless something else was asked for: no word about it where it is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +295,8 @@ class Cell:
 
     def _on_channel_end(self, why: str) -> None:
         if self._zygote is not None and not self._closing:
-            _log.error("cell.hung_up", reason=why)
+            if self._ready.done():  # a start that fails says so itself
+                _log.error("cell.hung_up", reason=why)
             self._zygote.kill()
 
     # -- the zygote's words -----------------------------------------------------------------------------------------
@@ -321,6 +326,9 @@ class Cell:
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
         preloaded, failed = tuple(facts["preloaded"]), facts["failed"]
+        for module, reason in failed.items():
+            if module not in OFTEN_MISSING or not reason.startswith("ModuleNotFoundError"):
+                _log.warning("preload.failed", module=module, reason=reason)
         self._ready.set_result(Warmth(facts["python"], preloaded, failed, facts["threads"], facts["warm_s"]))
 
     def _watch_first_process(self, pidfd: int) -> None:

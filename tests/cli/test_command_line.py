@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from mcp_server import __version__
+from mcp_server.flags import GROUPS, OTHERS
+from mcp_server.settings import Settings
 from tests.mcp.server_processes import BOUND_S, Watched, descendants
 
 PROGRAM = [sys.executable, "-m", "mcp_server.cli"]
@@ -121,6 +127,29 @@ def test_exactly_one_source_of_code_is_taken(arguments: list[str]) -> None:
         (["--python", "/nowhere/python"], {}, "--python /nowhere/python: there is no such program."),
         (["--workspace", "/nowhere"], {}, "--workspace /nowhere: no such directory."),
         (["run", "/nowhere.py"], {}, "Cannot read /nowhere.py: "),
+        (["run", "/"], {}, "Cannot read /: "),
+        (
+            ["doctor"],
+            {"CODE_INTERPRETER_TIMEOUTS": "3"},
+            "'CODE_INTERPRETER_TIMEOUTS' is no setting; did you mean CODE",
+        ),
+        (["doctor", "--memory-bytes", "lots"], {}, "--memory-bytes is 'lots': "),
+        (["doctor", "--memory-bytes", "1KiB"], {}, "--memory-bytes is '1KiB': input should be greater than "),
+        (["doctor", "--min-sandbox", "mighty"], {}, "--min-sandbox is 'mighty': input should be 'strong', "),
+        (["doctor", "--preload", "no such"], {}, "--preload is 'no such': 'no such' is no module name."),
+        (["run", "-c", "1", "--python", "/"], {}, "--python /: there is no such program."),
+        (["run", "-c", "1", "--python", "sh"], {}, "--python sh: there is no such program. Give its path: --python /"),
+        (["run", "-c", "1", "--python", "/bin/ls"], {}, "The interpreter /bin/ls ended with exit code 2 before it was"),
+        (["run", "-c", "1", "--workspace", "/etc/passwd"], {}, "--workspace /etc/passwd: no such directory."),
+        (["run", "-c", "1", "--images", "/etc/passwd"], {}, "--images /etc/passwd: File exists."),
+        (["serve", "--tokens", "/nowhere"], {}, "The token file /nowhere cannot be read: "),
+        (["--engine", "toolbox"], {}, "--engine toolbox needs --url: "),
+        (["--engine", "toolbox", "--url", "nonsense"], {}, "--url: 'nonsense' is no address: give http://host:port"),
+        (
+            ["--engine", "toolbox", "--url", "http://127.0.0.1:9"],
+            {},
+            "The toolbox server at http://127.0.0.1:9/api can",
+        ),
     ],
 )
 def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], env: dict[str, str], line: str) -> None:
@@ -129,6 +158,46 @@ def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], env: dict
     assert done.stdout == ""
     [said] = done.stderr.splitlines()
     assert said.startswith(f"mcp-code-interpreter: {line}")
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = shell("serve", "--port", str(port))
+    assert done.returncode == 1
+    [said] = done.stderr.splitlines()
+    assert said.startswith(f"mcp-code-interpreter: Cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert said.endswith("Choose another with --port.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["serve", "--port", "99999"], "Invalid value for '--port': "),
+        (["serve", "--port", "high"], "Invalid value for '--port': "),
+        (["--no-such-flag"], "No such option: --no-such-flag. See "),
+        (["frobnicate"], "No such command 'frobnicate'. See "),
+        (["serve", "--port"], "Option '--port' requires an argument. See "),
+        (["--engine", "abacus"], "Invalid value for '--engine': "),
+        (["run"], "Invalid value: give either a FILE or -c CODE. See "),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_that_says_where_help_is(arguments: list[str], line: str) -> None:
+    done = shell(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    [said] = done.stderr.splitlines()
+    assert said.startswith(f"mcp-code-interpreter: {line}")
+    assert said.endswith(" --help.")
+
+
+def test_a_module_that_cannot_be_preloaded_is_told_and_the_code_runs() -> None:
+    done = shell("run", "--preload", "no_such_module", "-c", "print('ran')", "--log-format", "json")
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    [line] = done.stderr.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["module"]) == ("preload.failed", "no_such_module")
+    assert "ModuleNotFoundError" in event["reason"]
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
@@ -161,6 +230,22 @@ def test_help_teaches_and_loads_nothing_heavy() -> None:
         assert word in done.stdout
 
 
+@pytest.mark.parametrize("command", [[], ["serve"], ["run"], ["replay"], ["doctor"]])
+def test_help_fits_a_terminal_of_80_columns_and_cuts_nothing(command: list[str]) -> None:
+    lines = shell(*command, "--help", COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "│ --contexts-per-conversation        NUMBER " in "\n".join(lines)
+    assert not [line for line in lines if re.search(r"\w…", line)]
+
+
+def test_help_groups_every_setting() -> None:
+    said = shell("--help").stdout
+    assert {name for names in GROUPS.values() for name in names} == set(Settings.model_fields)
+    for panel in GROUPS:
+        assert f"─ {panel} ─" in said
+    assert OTHERS not in said
+
+
 @pytest.mark.parametrize("command", ["serve", "run", "replay", "doctor"])
 def test_each_command_explains_itself(command: str) -> None:
     done = shell(command, "--help")
@@ -173,6 +258,48 @@ def test_doctor_names_the_layers_and_the_tier() -> None:
     assert "Sandbox tier here: " in done.stdout
     assert "Landlock" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_doctor_is_in_colour_on_a_terminal_unless_told_not_to(env: dict[str, str], coloured: bool) -> None:
+    said = on_a_terminal("doctor", "--preload", "", env=env)
+    assert "Sandbox tier here: " in said
+    assert (re.search(r"\x1b\[[\d;]*3[1-3]m", said) is not None) == coloured
+
+
+def test_whoever_waits_at_a_terminal_sees_what_for_and_it_leaves_no_trace() -> None:
+    said = on_a_terminal("run", "--preload", "json", "-c", "print('ran')", env={})
+    assert "Starting Python, and loading json …" in said
+    before, _, after = said.rpartition("Starting Python")
+    assert "\x1b[2K" in after  # its line is erased
+    assert "ran\r\n" in after
+    assert "ran" not in before
+
+
+def on_a_terminal(*arguments: str, env: dict[str, str]) -> str:
+    """All that the program shows on a terminal that is its stdout and stderr."""
+    ours, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    with subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={**plain, "TERM": "xterm-256color", "COLUMNS": "100", **env},
+    ) as process:
+        os.close(theirs)
+        said = b""
+        while True:
+            try:
+                data = os.read(ours, 1 << 16)
+            except OSError:  # how Linux says that nobody has the other side open
+                break
+            if not data:
+                break
+            said += data
+        process.wait(BOUND_S)
+    os.close(ours)
+    return said.decode()
 
 
 def test_doctor_fails_where_contexts_could_not_be_started() -> None:
