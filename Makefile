@@ -3,6 +3,7 @@
 # make check   style, types and the rules of who may import whom
 # make conformance   the protocol's official suite and the Inspector: two minutes; needs npm
 # make bench   every figure beside its goal and its peers: five minutes; make bench-quick: one
+# make package what is published, built, and tried outside of this tree; make bundle: for desktop clients
 # make soak    ten minutes of many rude clients, and what must hold then; make soak SOAK='--duration 60 --seed 7'
 # make clean   remove what these made
 
@@ -10,6 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := .node
+MCPB := @anthropic-ai/mcpb@2.1.2
 
 # Said in one line before anything is tried.
 PROBLEM := $(shell \
@@ -27,7 +29,7 @@ ifneq ($(PROBLEM),)
     endif
 endif
 
-.PHONY: demo test check conformance bench bench-quick soak clean
+.PHONY: demo test check conformance package bundle bench bench-quick soak clean
 
 demo: $(VENV)/.data
 	@$(BIN)/python examples/demo.py
@@ -50,11 +52,18 @@ bench: $(VENV)/.bench
 bench-quick: $(VENV)/.bench
 	$(BIN)/python -m benchmarks --quick
 
+package: $(VENV)/.package
+	$(BIN)/python tools/package.py
+
+bundle: | $(BIN)/python
+	$(BIN)/python tools/bundle.py
+	@if command -v npx >/dev/null; then npx --yes $(MCPB) validate packaging/mcpb/manifest.json; fi
+
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak $(SOAK)
 
 clean:
-	rm -rf $(VENV) $(NODE) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf dist $(VENV) $(NODE) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@echo "Making $(VENV) …"
@@ -75,6 +84,11 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,bench]'
 	@touch $@ $(VENV)/.data
+
+$(VENV)/.package: pyproject.toml | $(BIN)/python
+	@echo "Installing …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[package]'
+	@touch $@
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	@echo "Installing …"

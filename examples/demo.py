@@ -1,6 +1,7 @@
 """The main job, end to end, as a client does it: a real server over stdio, and what the model gets at each step.
 
     make demo
+    python examples/demo.py COMMAND [ARGUMENT …]    the same with a server that is installed elsewhere
 
 Exits with 1 at the first step that is not as it should be.
 """
@@ -173,8 +174,10 @@ async def clean_up(demo: Demo, context_ids: tuple[str, str]) -> None:
 
 
 async def main() -> None:
-    server = StdioServerParameters(command=sys.executable, args=["-m", "mcp_server.cli", "--log-level", "warning"])
-    console.print(f"Starting [bold]mcp-code-interpreter[/bold] over stdio ({sys.executable} -m mcp_server.cli)")
+    program, *arguments = sys.argv[1:] or [sys.executable, "-m", "mcp_server.cli"]
+    server = StdioServerParameters(command=program, args=[*arguments, "--log-level", "warning"])
+    command = " ".join([program, *arguments])
+    console.print(Text.assemble("Starting ", ("mcp-code-interpreter", "bold"), f" over stdio ({command})"))
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client(stdio_client(server), mode="auto"))
         demo = Demo(client)
