@@ -156,6 +156,7 @@ def test_the_unit_names_only_settings_that_there_are_and_leaves_the_sandbox_what
     assert not set_in_it & {
         "RestrictNamespaces",
         "SystemCallFilter",
+        "ProtectHostname",
         "ProtectProc",
         "ProcSubset",
         "ProtectKernelTunables",
