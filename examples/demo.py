@@ -12,7 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 
 import anyio
 from mcp import Client
@@ -48,8 +48,16 @@ FLOOD = f"""
 """
 
 
+STEPS = 8
+
+
 class NotAsExpectedError(Exception):
     """A step gave the model something else than it should."""
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """A turning sign on a terminal."""
+    return console.status(text) if console.is_terminal else nullcontext()
 
 
 def expect(text: str, *parts: str) -> None:
@@ -70,11 +78,11 @@ class Demo:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._steps = 0
+        self.steps_shown = 0
 
     def step(self, title: str) -> None:
-        self._steps += 1
-        console.print(Rule(Text(f"{self._steps}. {title}", "bold cyan"), align="left", style="cyan"))
+        self.steps_shown += 1
+        console.print(Rule(Text(f"{self.steps_shown} of {STEPS}. {title}", "bold cyan"), align="left", style="cyan"))
 
     async def call(self, tool: str, arguments: dict[str, object], live: bool = False) -> CallToolResult:
         """One tool call, shown; `live` shows progress notifications as they come."""
@@ -83,7 +91,8 @@ class Demo:
         console.print(Text.assemble((tool, "bold"), f"({rest})"))
         if isinstance(code, str):
             console.print(Syntax(code, "python", theme="ansi_dark", background_color="default", word_wrap=True))
-        result = await self._client.call_tool(tool, arguments, progress_callback=_show_progress if live else None)
+        with waiting(f"{tool} …"):
+            result = await self._client.call_tool(tool, arguments, progress_callback=_show_progress if live else None)
         self._show(result)
         return result
 
@@ -179,7 +188,8 @@ async def main() -> None:
     command = " ".join([program, *arguments])
     console.print(Text.assemble("Starting ", ("mcp-code-interpreter", "bold"), f" over stdio ({command})"))
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(stdio_client(server), mode="auto"))
+        with waiting("Starting Python, and loading what is there of numpy, pandas and matplotlib …"):
+            client = await stack.enter_async_context(Client(stdio_client(server), mode="auto"))
         demo = Demo(client)
         await look_around(demo, client)
         first, second = await keep_variables(demo)
@@ -193,6 +203,8 @@ async def main() -> None:
         for step in steps:
             await step(demo, first)
         await clean_up(demo, (first, second))
+    if demo.steps_shown != STEPS:
+        raise NotAsExpectedError(f"{demo.steps_shown} steps were shown, not {STEPS}")
     console.print(Rule(Text("Every step was as expected", "bold green"), style="green"))
 
 
