@@ -320,15 +320,16 @@ async def _doctor(settings: Settings) -> int:
     from mcp_server.sandbox import probe
 
     console = Console()
-    found = probe.probe()
-    cells = Cells(cell_plan(settings, found))
     trouble = ""
-    try:
-        cell = cells()
-        await cell.start()
-        await cell.close()
-    except SetupFailed as error:
-        trouble = str(error)
+    with waiting.shown("Trying what this machine offers …"):
+        found = probe.probe()
+        cells = Cells(cell_plan(settings, found))
+        try:
+            cell = cells()
+            await cell.start()
+            await cell.close()
+        except SetupFailed as error:
+            trouble = str(error)
     doctor.show(console, found, cells.warmth, settings.python)
     if not trouble:
         try:
