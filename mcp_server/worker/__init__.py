@@ -8,7 +8,7 @@ The host imports `frames` from here and nothing else. Where to look:
                             plain, rooms, oneroom    how workers are housed, one module for each kind of tier
       built by              builder, bubble          namespaces, or bubblewrap
                             view, workspace          what files it can see
-                            nursery                  rooms, built ahead
+                            nursery, holder          rooms, built ahead; what holds each
     confinement             birth                    from a fork to a process that may run user code
                             confine, seccomp/, tags  limits, Landlock, capabilities, system calls; the mark of a context
                             linux                    system calls that the standard library lacks

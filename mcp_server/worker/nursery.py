@@ -1,11 +1,11 @@
 """The nursery: a light process that builds rooms ahead, so that no context waits for one.
 
-A room is the namespaces of one context, held by a process of ours as their first: it only reaps, and ends, and the room
-with it, when the zygote lets go of its socket or kills it. The nursery is forked from the zygote before anything heavy
-is imported, because a fork costs what its memory costs.
+A room is the namespaces of one context, held by a process of ours as their first (`holder`), which ends, and the room
+with it, when the zygote kills it or ends. The nursery is forked from the zygote before anything heavy is imported,
+because a fork costs what its memory costs.
 
     zygote → nursery   {"op": "build"}
-    nursery → zygote   {"op": "built"} + pidfd of the room's first process, its control socket
+    nursery → zygote   {"op": "built"} + pidfd of the room's first process
                        {"op": "failed", "text": str}
 """
 
@@ -17,9 +17,9 @@ import signal
 import socket
 from typing import Any, Dict, List, NoReturn, Tuple
 
-from . import confine, linux, packets, reaping, view
+from . import confine, holder, linux, packets, view
 
-BUILD_TIMEOUT_S = 30.0
+BUILD_TIMEOUT_S = 30
 """A room takes milliseconds; a machine that needs this long for one cannot serve."""
 
 SCRATCH_DIRS = ("/tmp", "/dev/shm", "/run")  # noqa: S108  (a tmpfs of each room's own)
@@ -48,82 +48,83 @@ def start(plan: Dict[str, Any], control: socket.socket) -> socket.socket:
 
 def _serve(requests: socket.socket, plan: Dict[str, Any]) -> NoReturn:
     linux.set_process_name("nursery")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    view.mounts_beneath(SCRATCH_DIRS)  # loads the codecs that it takes, once and not in each room
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a signal that has no handler cannot reach a room's first process
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; so it does for the first processes of rooms
+    builder = _Builder(plan)
     while True:
         message, _ = packets.receive(requests)
         if message is None:
             os._exit(0)
         try:
-            fds = _build(plan, home)
+            first = builder.build()
         except OSError as error:
             packets.send(requests, {"op": "failed", "text": str(error)})
             continue
-        packets.send(requests, {"op": "built"}, fds)
-        for fd in fds:
-            os.close(fd)
+        packets.send(requests, {"op": "built"}, [first])
+        os.close(first)
 
 
-def _build(plan: Dict[str, Any], home: int) -> Tuple[int, int]:
-    """A new room: the pidfd of its first process and the control socket. Raises OSError with the step's name."""
-    report, reporting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with report, reporting, control, inner:
-        linux.unshare(linux.CLONE_NEWPID)
+class _Builder:
+    """What is the same for every room is found once."""
+
+    def __init__(self, plan: Dict[str, Any]) -> None:
+        self._plan = plan
+        self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._kept = view.mounts_beneath(SCRATCH_DIRS)
+        self._program = holder.program("/run")
+        self._poll = select.poll()
+        if plan["seccomp"] is not None:
+            confine.read_program(plan["seccomp"])
+
+    def build(self) -> int:
+        """A new room: the pidfd of its first process. Raises OSError with the step's name."""
+        report, reporting = os.pipe()
         try:
-            pid = os.fork()
-            if pid == 0:
-                _become_first_process(plan, reporting, inner)
+            linux.unshare(linux.CLONE_NEWPID)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._become_first_process(reporting)
+            finally:
+                linux.setns(self._home, linux.CLONE_NEWPID)
+                os.close(reporting)
+            first = os.pidfd_open(pid)
+            text = self._await_end(report)
         finally:
-            linux.setns(home, linux.CLONE_NEWPID)
-        pidfd = os.pidfd_open(pid)
-        reporting.close()
-        report.settimeout(BUILD_TIMEOUT_S)
+            os.close(report)
+        if text:
+            signal.pidfd_send_signal(first, signal.SIGKILL)
+            os.close(first)
+            raise OSError(0, text)
+        return first
+
+    def _await_end(self, report: int) -> str:
+        """What a first process says of its failure; nothing where it came to hold its room."""
+        self._poll.register(report, select.POLLIN)
         try:
-            text = report.recv(4096)
-        except socket.timeout:
-            text = b"not built after %d s" % BUILD_TIMEOUT_S
-        if text != b"built":
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
-            raise OSError(0, text.decode("utf-8", "replace") or "the room's first process died")
-        return pidfd, control.detach()
+            if not self._poll.poll(BUILD_TIMEOUT_S * 1000):
+                return "not built after %d s" % BUILD_TIMEOUT_S
+        finally:
+            self._poll.unregister(report)
+        return os.read(report, 4096).decode("utf-8", "replace")
+
+    def _become_first_process(self, reporting: int) -> NoReturn:
+        """`reporting` closes when it holds the room."""
+        try:
+            _furnish(self._plan, self._kept)
+            linux.close_all_fds_but((2, reporting, self._program))
+            confine.seal({"rlimits": {}, "landlock": None, "seccomp": self._plan["seccomp"]})
+            holder.become(self._program)
+        except BaseException as error:  # the nursery must hear of it, and nothing of the nursery may run here
+            os.write(reporting, ("%s" % error).encode("utf-8", "replace")[:4096] or b"unknown")
+            os._exit(1)
 
 
-def _become_first_process(plan: Dict[str, Any], reporting: socket.socket, control: socket.socket) -> NoReturn:
-    try:
-        _furnish(plan)
-        linux.set_process_name("room")
-        ended = reaping.wake_by_ended_children()
-        linux.close_all_fds_but((2, reporting.fileno(), control.fileno(), *_wakeup_fds(ended)))
-        confine.seal({"rlimits": {}, "landlock": None, "seccomp": plan["seccomp"]})
-        reporting.send(b"built")
-    except BaseException as error:  # the nursery must hear of it, and nothing of the nursery may run here
-        reporting.send(("%s" % error).encode("utf-8", "replace")[:4096])
-        os._exit(1)
-    reporting.close()
-    _hold(ended, control.fileno())
-
-
-def _hold(ended: int, control: int) -> NoReturn:
-    """Reap orphans until the zygote lets go."""
-    poll = select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(control, select.POLLIN)
-    while True:
-        for fd, _ in poll.poll():
-            if fd == control:
-                os._exit(0)
-            os.read(ended, 4096)
-            reaping.reap_children()
-
-
-def _furnish(plan: Dict[str, Any]) -> None:
+def _furnish(plan: Dict[str, Any], kept_mounts: List[str]) -> None:
     """Namespaces, files and limits of the room that the calling process is the first of."""
     linux.unshare(_ROOM_NAMESPACES)
     linux.loopback_up()
-    kept = [(path, linux.open_tree(path)) for path in view.mounts_beneath(SCRATCH_DIRS)]
+    kept = [(path, linux.open_tree(path)) for path in kept_mounts]
     size = "size=%d,nr_inodes=%d" % (plan["scratch_bytes"], plan["scratch_inodes"])
     private = linux.MS_NOSUID | linux.MS_NODEV
     linux.mount("tmpfs", "/tmp", "tmpfs", private, size + ",mode=1777")  # noqa: S108
@@ -148,10 +149,3 @@ def set_ceilings(forbidden: Tuple[str, ...]) -> None:
         path = "/proc/sys/user/" + name
         if os.path.exists(path):  # the kernel may be built without that kind
             linux.write_file(path, str(value))
-
-
-def _wakeup_fds(ended: int) -> List[int]:
-    """Both ends of the pipe that SIGCHLD writes to."""
-    writable = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    return [ended, writable]

@@ -8,7 +8,6 @@ import importlib
 import io
 import os
 import sys
-import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -34,9 +33,7 @@ def warm(modules: List[str]) -> Dict[str, Any]:
         except Exception as error:  # foreign code: a broken package may raise anything, and contexts do without it
             failed[name] = "%s: %s" % (type(error).__name__, str(error)[:500])
             _forget(name)
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread():
-            thread.join(_LONGEST_THREAD_S)
+    _join_threads()
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -47,6 +44,15 @@ def warm(modules: List[str]) -> Dict[str, Any]:
         "threads": len(os.listdir("/proc/self/task")),
         "warm_s": time.monotonic() - started,
     }
+
+
+def _join_threads() -> None:
+    """`threading` is not imported for this: before the nursery's fork, that would cost each room 130 page faults."""
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread():
+                thread.join(_LONGEST_THREAD_S)
 
 
 @contextlib.contextmanager

@@ -28,13 +28,12 @@ _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CL
 
 
 class Room:
-    """`first` is the pidfd of its first process; while `control` is open the room stays."""
+    """`first` is the pidfd of its first process, with which it stays and goes."""
 
-    __slots__ = ("first", "control", "workers")
+    __slots__ = ("first", "workers")
 
-    def __init__(self, first: int, control: int) -> None:
+    def __init__(self, first: int) -> None:
         self.first = first
-        self.control = control
         self.workers: Set[int] = set()
 
     def kill(self) -> None:
@@ -43,7 +42,6 @@ class Room:
 
     def close(self) -> None:
         os.close(self.first)
-        os.close(self.control)
 
 
 class Sandbox:

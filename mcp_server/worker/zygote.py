@@ -208,6 +208,6 @@ def _home_for_warming(plan: Dict[str, Any]) -> ContextManager[None]:
 
 
 def _raise_open_files() -> None:
-    """Each room holds two descriptors here; workers get a limit of their own."""
+    """Each room holds a descriptor here; workers get a limit of their own."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -90,6 +90,39 @@ def test_a_worker_can_gain_nothing(perform: Perform) -> None:
     perform(scene)
 
 
+def test_the_first_process_of_a_room_is_small_and_sealed_and_reaps(perform_strong: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            worker = await enter(cell)
+            status = await worker.do("answer = open('/proc/1/status').read()")
+            facts = dict(line.split(":\t", 1) for line in status.splitlines())
+            assert facts["CapEff"] == facts["CapPrm"] == facts["CapBnd"] == facts["SigCgt"] == "0" * 16
+            assert (facts["NoNewPrivs"], facts["Seccomp"]) == ("1", "2")
+            assert int(facts["VmRSS"].split()[0]) < 256  # kB
+            for name in ("mem", "maps", "environ", "fd"):
+                with pytest.raises(RuntimeError, match="Permission denied"):
+                    await worker.do(f"import os; answer = os.open('/proc/1/{name}', os.O_RDONLY)")
+            await worker.do(
+                "import os, time\n"
+                "read, write = os.pipe()\n"
+                "if os.fork() == 0:\n"
+                "    if os.fork():\n"
+                "        os._exit(0)\n"
+                "    os.write(write, b'%d' % os.getpid())\n"
+                "    os._exit(0)\n"
+                "os.wait()\n"
+                "orphan = int(os.read(read, 20))\n"
+                "while os.path.exists('/proc/%d' % orphan):\n"
+                "    time.sleep(0.001)\n"
+            )
+            for number in range(1, signal.SIGRTMAX + 1):
+                if number != signal.SIGCONT:
+                    await worker.do(f"try: os.kill(1, {number})\nexcept PermissionError: pass")
+            assert await worker.do("answer = os.path.exists('/proc/1')")
+
+    perform_strong(scene)
+
+
 def test_the_host_sees_how_a_worker_ended(perform: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell() as cell:
