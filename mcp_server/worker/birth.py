@@ -7,9 +7,9 @@ of them are its `Steps`.
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import resource
-import signal
 import socket
 from typing import Any, Dict, List, NoReturn, Protocol
 
@@ -21,7 +21,10 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 FIRST_DOOR = 3
 """Among the descriptors of an order; before it control socket, stdout and stderr."""
 
-DEFAULT_SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# The functions behind `signal`'s, without its enum conversions: they would copy 50 pages of a worker.
+_signal: Any = importlib.import_module("_signal")
+
+DEFAULT_SIGNALS = (_signal.SIGCHLD, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2)
 
 
 class Order:
@@ -129,11 +132,11 @@ def _introduce(order: Order) -> None:
 
 def _reset_signals() -> None:
     """As in a fresh interpreter, whatever the server or the zygote had made of them."""
-    signal.set_wakeup_fd(-1)
+    _signal.set_wakeup_fd(-1)
     for number in DEFAULT_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
