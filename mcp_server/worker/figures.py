@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from .drawing import draw_trimmed
 from .images import MOST_BYTES, MOST_PIXELS, Image, dimensions
 
 _PYPLOT = "matplotlib.pyplot"
@@ -52,6 +53,9 @@ def draw(figure: Any) -> Image:
 
 
 def _png(figure: Any, dpi: float) -> bytes:
+    data = draw_trimmed(figure) if dpi == figure.dpi else None
+    if data is not None:
+        return data
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     return buffer.getvalue()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import io
 import os
 import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import birth, linux, trees, view
+from . import birth, figures, linux, trees, view
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -106,7 +105,7 @@ def _draw_figure() -> None:
     figure, axes = pyplot.subplots()
     axes.plot([0, 1])
     axes.set_title("first")
-    figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
+    figures.draw(figure)
     pyplot.close(figure)
 
 
