@@ -32,6 +32,7 @@ async def started(*, spares: int | None = None, **given: Any) -> AsyncIterator[E
     if spares is not None:
         cells._plan = replace(cells._plan, spare_workers=spares, spare_rooms=spares)
     await engine.start()
+    await engine.warmed()
     if cells.warmth is not None and cells.warmth.failed:
         raise RuntimeError(f"not everything could be preloaded: {dict(cells.warmth.failed)}")
     try:
@@ -47,6 +48,7 @@ async def service(**given: Any) -> AsyncIterator[Service]:
     engine, _ = composition.local_engine(wanted)
     served = composition.service_over(engine, wanted)
     await served.start()
+    await engine.warmed()
     try:
         yield served
     finally:

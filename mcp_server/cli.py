@@ -290,8 +290,9 @@ async def _start_beside_import(service: Service, module: str) -> None:
 async def _run_on_terminal(settings: Settings, source: str, images: ImageShelf) -> int:
     from mcp_server import terminal
 
-    engine, _ = local_engine(settings)
-    with waiting.shown(waiting.warming(settings.preload)):
+    # There will be one context: it imports what it needs, and nobody would need the rest.
+    engine, _ = local_engine(settings.model_copy(update={"preload": ()}))
+    with waiting.shown(waiting.warming(())):
         await engine.start()
     try:
         return await terminal.run(engine, source, settings.timeout_s, images)

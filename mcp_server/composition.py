@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,21 +44,30 @@ class EngineChoice:
 
 
 class Cells:
-    """Makes the engine's cells, and remembers the newest: what it has preloaded is told to the model."""
+    """Makes the engine's cells, and remembers the newest: what there is for its contexts is told to the model."""
 
     def __init__(self, plan: CellPlan) -> None:
         self._plan = plan
-        self._newest: Cell | None = None
+        self._newest: dict[bool, Cell] = {}
 
     def __call__(self) -> Cell:
-        from mcp_server.sandbox.cell import Cell
+        return self._make(self._plan)
 
-        self._newest = Cell(self._plan)
-        return self._newest
+    def bare(self) -> Cell:
+        """One that serves while one like the others loads: few will need it, and not for long."""
+        return self._make(replace(self._plan, bare=True, spare_workers=min(1, self._plan.spare_workers)))
 
     @property
     def warmth(self) -> Warmth | None:
-        return self._newest.warmth if self._newest is not None else None
+        """Of the newest cell that is ready, a bare one only where no other is."""
+        ready = [self._newest[bare].warmth for bare in (False, True) if bare in self._newest]
+        return next((warmth for warmth in ready if warmth is not None), None)
+
+    def _make(self, plan: CellPlan) -> Cell:
+        from mcp_server.sandbox.cell import Cell
+
+        cell = self._newest[plan.bare] = Cell(plan)
+        return cell
 
 
 def chosen_engine(settings: Settings, choice: EngineChoice) -> tuple[Engine, Callable[[], Warmth | None]]:
@@ -101,7 +110,13 @@ def local_engine(settings: Settings) -> tuple[LocalEngine, Cells]:
     missing = () if found.tier == "none" else probe.GAPS[found.tier]
     capabilities = EngineCapabilities("local", found.tier, outputs=True, images=True, files=True, missing=missing)
     ceilings = Ceilings(settings.memory_bytes, settings.processes)
-    engine = LocalEngine(cells, capabilities, outputs_quota_bytes=settings.outputs_bytes, ceilings=ceilings)
+    engine = LocalEngine(
+        cells,
+        capabilities,
+        outputs_quota_bytes=settings.outputs_bytes,
+        ceilings=ceilings,
+        new_bare_cell=cells.bare if settings.preload else None,
+    )
     return engine, cells
 
 
@@ -193,5 +208,5 @@ def texts_for(service: Service, settings: Settings, warmth: Warmth | None) -> Te
 
     facts = Facts(settings, service.capabilities)
     if warmth is not None:
-        facts = Facts(settings, service.capabilities, warmth.python, warmth.preloaded)
+        facts = Facts(settings, service.capabilities, warmth.python, warmth.installed)
     return load(facts)

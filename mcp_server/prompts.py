@@ -27,7 +27,7 @@ _PLACES = (_PACKAGE / "_prompts", _PACKAGE.parent / "prompts")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the texts say of this server. ``preloaded`` are the modules that are imported already."""
+    """What the texts say of this server. ``preloaded`` are the modules that contexts find imported."""
 
     settings: Settings
     capabilities: EngineCapabilities
@@ -91,7 +91,7 @@ def _values(facts: Facts) -> dict[str, str]:
 def _preloaded(modules: tuple[str, ...]) -> str:
     if not modules:
         return "Only the standard library is sure to be there; try an import to find out."
-    return f"Already loaded, so that importing takes no time: {', '.join(modules)}."
+    return f"Loaded ahead, so that importing takes no time once this server is warm: {', '.join(modules)}."
 
 
 def _sandbox(capabilities: EngineCapabilities) -> str:

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     )
     preload: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("numpy", "pandas", "matplotlib"),
-        description="Modules imported before the first context, where installed; separated by commas, empty for none.",
+        description="Modules that contexts find imported, where installed; separated by commas, empty for none.",
     )
     workspace: str = Field(
         default="",

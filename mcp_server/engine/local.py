@@ -105,7 +105,10 @@ class _Context:
 
 
 class LocalEngine:
-    """See `engine.base.Engine`. ``new_cell`` makes an unstarted cell; a cell that dies is replaced by another."""
+    """See `engine.base.Engine`. ``new_cell`` makes an unstarted cell; a cell that dies is replaced by another.
+
+    ``new_bare_cell`` makes one that serves while such a cell loads its modules; without it the first contexts wait.
+    """
 
     def __init__(
         self,
@@ -114,8 +117,9 @@ class LocalEngine:
         interrupt_grace_s: float = INTERRUPT_GRACE_S,
         outputs_quota_bytes: int = OUTPUTS_QUOTA_BYTES,
         ceilings: Ceilings | None = None,
+        new_bare_cell: Callable[[], Cell] | None = None,
     ) -> None:
-        self._cells = Cells(new_cell)
+        self._cells = Cells(new_cell, new_bare_cell)
         self._capabilities = capabilities
         self._grace_s = interrupt_grace_s
         self._outputs_quota_bytes = outputs_quota_bytes
@@ -135,6 +139,10 @@ class LocalEngine:
             _log.info("memory.keeper", keeper=self._memory.name, ceiling_bytes=self._ceilings.memory_bytes)
             self._cells.memory = self._memory
         await self._cells.start()
+
+    async def warmed(self) -> None:
+        """Return when new contexts find loaded what is to be preloaded, or it is known that they never will."""
+        await self._cells.warmed()
 
     async def create(self, spec: ContextSpec, late: Sink) -> ContextInfo:
         context_id = "ctx_" + secrets.token_urlsafe(HANDLE_BYTES)

@@ -51,9 +51,13 @@ OFTEN_MISSING = frozenset(Settings.model_fields["preload"].default)
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What the zygote said when it was ready. ``failed`` maps modules that could not be preloaded to why."""
+    """What the zygote said when it was ready. ``failed`` maps modules that could not be preloaded to why.
+
+    ``installed`` are those to preload that there are; a bare cell has them without having preloaded any.
+    """
 
     python: str
+    installed: tuple[str, ...]
     preloaded: tuple[str, ...]
     failed: Mapping[str, str]
     threads: int
@@ -246,6 +250,8 @@ class Cell:
             self._channel.close()
         if self._zygote is None or self._burial is None:
             return
+        if not self._ready.done():  # it may be within an import for long, and has no worker yet
+            self._zygote.kill()
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
                 await asyncio.shield(self._burial)
@@ -325,11 +331,12 @@ class Cell:
                 self._asked.pop(("forget", message["sandbox"])).set_result((message["text"], fds))
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
-        preloaded, failed = tuple(facts["preloaded"]), facts["failed"]
+        installed, preloaded, failed = tuple(facts["installed"]), tuple(facts["preloaded"]), facts["failed"]
         for module, reason in failed.items():
             if module not in OFTEN_MISSING or not reason.startswith("ModuleNotFoundError"):
                 _log.warning("preload.failed", module=module, reason=reason)
-        self._ready.set_result(Warmth(facts["python"], preloaded, failed, facts["threads"], facts["warm_s"]))
+        warmth = Warmth(facts["python"], installed, preloaded, failed, facts["threads"], facts["warm_s"])
+        self._ready.set_result(warmth)
 
     def _watch_first_process(self, pidfd: int) -> None:
         """What runs as zygote; where there are rooms that is not the process that was started, but its child."""

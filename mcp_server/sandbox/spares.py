@@ -34,6 +34,11 @@ class Spares(Generic[T]):
         self.refill_later()
         return self._ready.popleft() if self._ready else await self._make()
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether one can be taken without waiting."""
+        return bool(self._ready)
+
     def put(self, one: T) -> None:
         """Keep one that was made elsewhere."""
         self._ready.append(one)

@@ -37,7 +37,7 @@ def main(control_fd: str) -> NoReturn:
     except Exception as error:  # a broken installation, or an interpreter that lacks a module of its standard library
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
     with _home_for_warming(plan):
-        facts = preload.warm(plan["preload"])
+        facts = preload.look_for(plan["preload"]) if plan["bare"] else preload.warm(plan["preload"])
         if plan["random_seed"] is not None:
             rebirth.load_generators()
     if plan["seccomp"] is not None:
