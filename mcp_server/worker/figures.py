@@ -22,6 +22,9 @@ _MANAGERS = "matplotlib._pylab_helpers"
 _MOST_ATTEMPTS = 5
 _LEAST_DPI = 1.0
 
+_replaced: list[Any] = []
+"""Kept, as taking matplotlib's own functions apart would write to 70 pages that contexts share."""
+
 
 def is_figure(value: object) -> bool:
     kind = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
@@ -83,6 +86,7 @@ def install(show_all: Callable[[], None], show_one: Callable[[Any], None]) -> No
             """Show all open figures and close them."""
             show_all()
 
+        _replaced.append((pyplot.show, pyplot.Figure.show))
         pyplot.show = show
         pyplot.Figure.show = lambda figure, *_args, **_options: show_one(figure)
 

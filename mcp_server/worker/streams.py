@@ -28,6 +28,8 @@ _dup2 = os.dup2
 _get_blocking = os.get_blocking
 _set_blocking = os.set_blocking
 
+_flush_c: Callable[[None], int] | None = None
+
 _LONGEST_PART_CHARS = 8192
 """A line without end is passed on in parts of this size, as `io.TextIOWrapper` does."""
 
@@ -134,7 +136,7 @@ class Streams:
         self._spares = {number: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, lowest) for number in (1, 2)}
         self._files = {number: _identity(number) for number in self._spares}
         self._held: tuple[LineStream, ...] = ()
-        self._flush_c: Callable[[None], int] | None = None
+        self._replaced = (sys.stdin, sys.stdout, sys.stderr)  # taking them apart would write to pages that are shared
         self._make_output()
         self._make_input()
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._release_in_child)
@@ -155,10 +157,9 @@ class Streams:
         The buffers of C code are flushed where `ctypes` is loaded (numpy loads it), as nothing else reaches them.
         """
         flushed = self._flush()
-        if self._flush_c is None and "ctypes" in sys.modules:
-            self._flush_c = _c_flush()
-        if self._flush_c is not None:
-            self._flush_c(None)
+        flush_c = c_flush()
+        if flush_c is not None:
+            flush_c(None)
         self._restore_descriptors()
         if not flushed:
             self._flush()
@@ -206,10 +207,20 @@ class Streams:
             stream.forget_other_threads()
 
 
-def _c_flush() -> Callable[[None], int] | None:
-    """C's fflush; with None it flushes all of C's streams."""
-    loader: Any = getattr(sys.modules["ctypes"], "CDLL", None)
-    if loader is None:  # still being imported, by a thread
+def c_flush() -> Callable[[None], int] | None:
+    """C's fflush, which flushes all of C's streams when it is called with None. None where `ctypes` is not loaded.
+
+    The zygote asks for it, so that no context has to make it.
+    """
+    global _flush_c
+    if _flush_c is None:
+        _flush_c = _find_c_flush()
+    return _flush_c
+
+
+def _find_c_flush() -> Callable[[None], int] | None:
+    loader: Any = getattr(sys.modules.get("ctypes"), "CDLL", None)
+    if loader is None:  # it may be within an import, by a thread
         return None
     flush: Callable[[None], int] = loader(None).fflush
     return flush
