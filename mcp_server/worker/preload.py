@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib.util
 import os
@@ -10,7 +11,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import birth, figures, linux, trees, view
+from . import birth, figures, linux, packing, streams, trees, view
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -33,17 +34,25 @@ def warm(modules: List[str]) -> Dict[str, Any]:
             failed[name] = "%s: %s" % (type(error).__name__, str(error)[:500])
             _forget(name)
     _join_threads()
-    gc.collect()
-    gc.freeze()
+    _settle_heap()
     gc.enable()
     return _facts(loaded, loaded, failed, time.monotonic() - started)
 
 
 def look_for(modules: List[str]) -> Dict[str, Any]:
     """The same without importing: only whether there is the package that each module is of."""
-    gc.collect()
-    gc.freeze()
+    _settle_heap()
     return _facts([name for name in modules if importlib.util.find_spec(name.partition(".")[0])], [], {}, 0.0)
+
+
+def _settle_heap() -> None:
+    """What is here now stays as it is: contexts share it, and the collector passes it over."""
+    streams.c_flush()
+    gc.collect()
+    if sys.version_info < (3, 13):  # it holds names from everywhere: each that a context replaced would copy a page
+        sys._clear_type_cache()  # noqa: SLF001  (documented, underscore and all)
+    packing.close_gaps()
+    gc.freeze()
 
 
 def _facts(installed: List[str], loaded: List[str], failed: Dict[str, str], warm_s: float) -> Dict[str, Any]:
@@ -119,6 +128,9 @@ def _draw_figure() -> None:
     axes.set_title("first")
     figures.draw(figure)
     pyplot.close(figure)
+    fonts: Any = sys.modules["matplotlib.font_manager"]
+    # matplotlib lets go of all open fonts after a fork; done before, it costs the contexts neither time nor memory.
+    getattr(fonts, "_get_font", functools.lru_cache(_no_use)).cache_clear()
 
 
 def _show_table() -> None:
