@@ -101,7 +101,8 @@ def _did_you_mean(close: list[str]) -> str:
 
 
 def _close(name: str, candidates: Iterable[object]) -> list[str]:
-    known = [found for found in candidates if isinstance(found, str) and found != name]
+    # Each once: at the top level the local names are the global ones.
+    known = dict.fromkeys(found for found in candidates if isinstance(found, str) and found != name)
     if len(known) > _MOST_NAMES or len(name) > 100:
         return []
     return difflib.get_close_matches(name, known, n=3, cutoff=0.75)

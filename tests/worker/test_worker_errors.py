@@ -107,6 +107,12 @@ SHAPES = {
         '  File "<cell N>", line 2, in f\n    return g(n)\n           ^^^^\n'
         "RecursionError: maximum recursion depth exceeded",
     ),
+    "a name that is almost right": (
+        "numbers = [1]\nlen(number)",
+        "Traceback (most recent call last):\n"
+        '  File "<cell N>", line 2, in <module>\n    len(number)\n        ^^^^^^\n'
+        "NameError: name 'number' is not defined\nDid you mean 'numbers'?",
+    ),
     "an attribute that is almost right": (
         "'abc'.uper()",
         "Traceback (most recent call last):\n"
