@@ -13,8 +13,10 @@ from mcp_server.shaping.marks import counted, note, one_line
 from mcp_server.shaping.window import ShapedText
 
 MAX_IMAGES = 10
-MAX_IMAGE_BYTES = 10 * 1024 * 1024
-"""Of all images of one report together."""
+MAX_IMAGE_BYTES = 700_000
+"""Of all images of one report together. Over HTTP the Python SDK takes no message of more than 1 MiB, and loses the
+connection with a larger one; in base64 these are 933,336 bytes, which leaves 112 KiB for the text and the record.
+"""
 
 _SEEN = {"image/png": "PNG", "image/jpeg": "JPEG"}
 """The formats that every model with eyes takes."""
@@ -48,7 +50,7 @@ class _Images:
         if len(self.taken) >= MAX_IMAGES:
             return f"image left out, {MAX_IMAGES} are shown at most: {about}"
         if self._bytes + len(image.data) > MAX_IMAGE_BYTES:
-            return f"image left out, {size(MAX_IMAGE_BYTES)} are shown at most: {about}"
+            return f"image left out, {size(MAX_IMAGE_BYTES)} are shown at most (show it in a run of its own): {about}"
         self._bytes += len(image.data)
         self.taken.append(image)
         return f"image {len(self.taken)}: {about}"

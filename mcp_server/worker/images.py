@@ -1,4 +1,4 @@
-"""Images that fit: at most 1,568 pixels on the longest side and 1 MB, scaled here, before they leave.
+"""Images that fit: at most 1,568 pixels on the longest side and 700 KB, scaled here, before they leave.
 
 Scaling needs Pillow. Without it an image passes as it is while its bytes fit, and is left out, which is said, where
 they do not.
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 MOST_PIXELS = 1568
 """Longest side that models look at without scaling an image down themselves."""
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 700_000
+"""All that one report may hold of images (`shaping.values`), so that a single one always fits."""
 
 MOST_ORIGINAL_BYTES = 16 * 1024 * 1024
 """Of an image that is kept beside the one that was made to fit: half of what a frame may hold."""

@@ -58,6 +58,20 @@ def record_of(result: CallToolResult) -> dict[str, object]:
     return record
 
 
+@MODES
+async def test_images_of_any_size_and_number_come_through_to_the_sdk(server: ServerProcess, mode: str) -> None:
+    """It takes no message of more than 1 MiB, and loses the connection with a larger one."""
+    code = "from PIL import Image\nfor _ in range(3): display(Image.effect_noise((800, 800), 90))"
+    async with connected(server, mode, **{"X-Conversation-Id": f"images {mode}"}) as client:
+        result = await run(client, code)
+        text, *images = result.content
+        assert isinstance(text, TextContent)
+        assert [image.type for image in images] == ["image"]
+        assert text.text.count("image left out") == 2
+        assert len(result.model_dump_json()) < 2**20
+        assert text_of(await run(client, "'still here'")).endswith("'still here'")
+
+
 async def call_until_going(client: Client, scope: anyio.CancelScope, **arguments: object) -> None:
     """Start endless code, and leave the call by cancelling it when its output has been seen."""
 

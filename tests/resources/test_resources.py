@@ -137,7 +137,7 @@ async def test_a_displayed_form_that_no_model_reads_becomes_a_file(client: Clien
 async def test_the_original_of_an_image_that_was_scaled_down_is_a_file(client: Client) -> None:
     result = await run(client, "from PIL import Image\nImage.radial_gradient('L').resize((3000, 2000))")
     (image,) = [block for block in result.content if isinstance(block, ImageContent)]
-    assert len(base64.b64decode(image.data)) <= 1_000_000
+    assert len(base64.b64decode(image.data)) <= 700_000
     ((name, uri),) = links_of(result).items()
     contents = await read(client, uri)
     assert isinstance(contents, BlobResourceContents)

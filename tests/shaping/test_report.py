@@ -151,6 +151,7 @@ def test_images_are_capped_by_number_and_by_bytes() -> None:
     report = compose(replace(run(), displays=[huge, huge, small]), BUDGET)
     assert [image.alt for image in report.images] == ["photo", "dot"]
     assert "image 2: dot" in report.text
+    assert "image left out, 700 KB are shown at most (show it in a run of its own): photo" in report.text
 
 
 def test_a_figure_that_was_scaled_says_so() -> None:
