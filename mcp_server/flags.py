@@ -17,7 +17,7 @@ CONFIG = "config"
 """The flag beside them that names the file they can stand in."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Calls and reports": ("timeout_s", "wait_s", "max_output_chars"),
+    "Calls and reports": ("timeout_s", "wait_s", "max_output_chars", "resource_links"),
     "Python": ("python", "preload"),
     "Files": ("workspace", "state_dir"),
     "Isolation": ("min_sandbox", "allow_unsandboxed"),

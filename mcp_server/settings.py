@@ -84,6 +84,10 @@ class Settings(BaseSettings):
         le=MAX_OUTPUT_CHARS,
         description="Characters of a report, unless a call says otherwise. Some clients cut at 10,000 bytes.",
     )
+    resource_links: bool = Field(
+        default=False,
+        description="Also link stored outputs and files in results, for clients that show links to people.",
+    )
     timeout_s: float = Field(
         default=600.0,
         ge=0,

@@ -1,8 +1,9 @@
 """The MCP door: a tool call in, content out.
 
 A report is one text block and then images, with its machine record in `_meta`; never structured content, since some
-clients show the model only that. The other three tools return structured content and the same as text. Code that fails
-is a report; only a request that could not be carried out is a tool error.
+clients show the model only that, and links to resources only where they are asked for, since some frameworks make of
+them what no model takes. The other three tools return structured content and the same as text. Code that fails is a
+report; only a request that could not be carried out is a tool error.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class ToolDoor:
     def __init__(self, service: Service, settings: Settings, texts: Texts, process: str = "") -> None:
         self._service = service
         self._process = process
+        self._resource_links = settings.resource_links
         self._schemas = arguments.schemas(settings)
         self._tools = _describe(self._schemas, texts, settings)
         self._handlers: dict[str, Callable[[RequestContext, Mapping[str, Any]], Awaitable[CallToolResult]]] = {
@@ -114,9 +116,9 @@ class ToolDoor:
             max_output_chars=asked.max_output_chars,
         )
         if not _wants_progress(context):
-            return _report_result(await self._service.run(call))
+            return _report_result(await self._service.run(call), self._resource_links)
         async with progress_feed(_sender(context)) as on_progress:
-            return _report_result(await self._service.run(call, on_progress))
+            return _report_result(await self._service.run(call, on_progress), self._resource_links)
 
     async def _create_context(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
         asked = arguments.parse("create_context", arguments.CreateContextArguments, given)
@@ -155,16 +157,19 @@ class ToolDoor:
 # -- results --------------------------------------------------------------------------------------------------------
 
 
-def _report_result(report: Report) -> CallToolResult:
+def _report_result(report: Report, resource_links: bool) -> CallToolResult:
     content: list[ContentBlock] = [TextContent(text=encodable(report.text))]
     content += [
         ImageContent(data=base64.b64encode(image.data).decode("ascii"), mime_type=image.mime) for image in report.images
     ]
-    content += [
+    links = [
         ResourceLinkContent(uri=link.uri, name=encodable(link.name), mime_type=link.mime, size=link.size_bytes)
         for link in report.links
     ]
-    return CallToolResult(content=content, _meta={RECORD_KEY: encodable(dict(report.record))})
+    if resource_links:
+        content += links
+    resources = [link.model_dump(by_alias=True, exclude_none=True) for link in links]
+    return CallToolResult(content=content, _meta={RECORD_KEY: encodable({**report.record, "resources": resources})})
 
 
 def _structured(facts: dict[str, Any]) -> CallToolResult:

@@ -8,7 +8,7 @@ import subprocess
 import anyio
 import pytest
 from mcp import Client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, TextContent, TextResourceContents
 
 from tests.mcp.server_processes import (
     BOUND_S,
@@ -49,6 +49,21 @@ async def test_a_conversation_keeps_its_variables_and_gets_text_and_a_record(mod
         assert record["status"] == "ok"
         assert record["run"] == 2
         assert record["stdout"]["total_bytes"] == 6
+
+
+@pytest.mark.parametrize(("flags", "kinds"), [([], ["text"]), (["--resource-links"], ["text", "resource_link"])])
+async def test_what_a_run_wrote_is_linked_only_where_that_is_asked_for(flags: list[str], kinds: list[str]) -> None:
+    """Frameworks make of a link what model APIs refuse, or a text that is harder to read."""
+    async with Client(stdio_parameters(*flags)) as client:
+        result = await run(client, "_ = open('laps.csv', 'w').write('61.2')")
+        assert [block.type for block in result.content] == kinds
+        assert result.meta is not None
+        [resource] = result.meta["code-interpreter/run"]["resources"]
+        assert resource["name"].endswith("/laps.csv")
+        assert resource["mimeType"] == "text/csv"
+        [contents] = (await client.read_resource(resource["uri"])).contents
+        assert isinstance(contents, TextResourceContents)
+        assert contents.text == "61.2"
 
 
 @MODES

@@ -63,7 +63,9 @@ def text_of(result: CallToolResult) -> str:
 
 
 def links_of(result: CallToolResult) -> dict[str, str]:
-    return {block.name: block.uri for block in result.content if isinstance(block, ResourceLink)}
+    assert result.meta is not None
+    assert not any(isinstance(block, ResourceLink) for block in result.content)
+    return {link["name"]: link["uri"] for link in result.meta["code-interpreter/run"]["resources"]}
 
 
 async def read(client: Client, uri: str) -> TextResourceContents | BlobResourceContents:
