@@ -17,10 +17,14 @@ _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
 
 
-def warm(modules: List[str]) -> Dict[str, Any]:
-    """Import the modules with as few threads as can be; what fails is told, not raised."""
+def ask_for_one_thread() -> None:
+    """Before anything is imported: the zygote must have one thread, to be forked."""
     for name in birth.THREAD_VARIABLES:
         os.environ[name] = "1"
+
+
+def warm(modules: List[str]) -> Dict[str, Any]:
+    """Import the modules; what fails is told, not raised."""
     started = time.monotonic()
     gc.disable()  # imports make many objects and little garbage
     loaded = []

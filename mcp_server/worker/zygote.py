@@ -36,10 +36,11 @@ def main(control_fd: str) -> NoReturn:
         importlib.import_module(".main", __package__)
     except Exception as error:  # a broken installation, or an interpreter that lacks a module of its standard library
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
+    preload.ask_for_one_thread()
     with _home_for_warming(plan):
-        facts = preload.look_for(plan["preload"]) if plan["bare"] else preload.warm(plan["preload"])
         if plan["random_seed"] is not None:
             rebirth.load_generators()
+        facts = preload.look_for(plan["preload"]) if plan["bare"] else preload.warm(plan["preload"])
     if plan["seccomp"] is not None:
         confine.read_program(plan["seccomp"])  # once, not in each worker
     zygote = Zygote(control, plan, room_builder)

@@ -147,6 +147,15 @@ async def test_closing_while_the_warm_cell_loads_leaves_nothing(slow_plan: CellP
         assert not any(is_running(cell) for cell in (*made.bare, *made.warm))
 
 
+async def test_a_bare_cell_too_has_one_thread_where_generators_are_loaded_for_a_seed(
+    slow_plan: CellPlan, slow_module: SlowModule
+) -> None:
+    async with started(replace(slow_plan, random_seed=7)) as (_, made), asyncio.timeout(PATIENCE_S):
+        assert made.bare[0].warmth is not None
+        assert made.bare[0].warmth.threads == 1
+        await slow_module.release()
+
+
 async def test_where_the_warm_cell_cannot_be_had_the_bare_one_serves_on_and_the_log_says_why(
     slow_plan: CellPlan,
 ) -> None:
