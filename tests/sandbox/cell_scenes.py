@@ -35,7 +35,7 @@ OBEDIENT_MAIN = """
 import json, os
 
 class Post:
-    def __init__(self, control):
+    def __init__(self, control, random_seed):
         control.setblocking(True)
         self.stream = control.makefile("rwb")
 
