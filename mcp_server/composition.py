@@ -149,6 +149,7 @@ def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
         state_dir=str(_state_dir(settings)),
         tier=found.tier,
         preload=settings.preload,
+        optional=frozenset(Settings.model_fields["preload"].default),  # nobody asked for these by name
         environment=environment_for(settings.python, os.environ, _fixed(settings)),
         random_seed=settings.random_seed,
         limits=Limits(

@@ -29,7 +29,6 @@ from mcp_server.sandbox.limits import MemoryKeeper, Unlimited
 from mcp_server.sandbox.policy import FIRST_CELL_UID, OWN_VIEW, CellPlan, Tier, worker_plan
 from mcp_server.sandbox.spares import Spares
 from mcp_server.sandbox.workers import HostedWorker, Prepared, Spawned, WorkerEnds, WorkerExit, pid_of
-from mcp_server.settings import Settings
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
@@ -44,9 +43,6 @@ OUTPUTS_INSIDE = "/outputs"
 _NOT_LIMITED = "The memory of a new context cannot be limited"
 
 _log = structlog.get_logger(__name__)
-
-OFTEN_MISSING = frozenset(Settings.model_fields["preload"].default)
-"""What is preloaded unless something else was asked for: no word about it where it is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +329,7 @@ class Cell:
     def _on_ready(self, facts: dict[str, Any]) -> None:
         installed, preloaded, failed = tuple(facts["installed"]), tuple(facts["preloaded"]), facts["failed"]
         for module, reason in failed.items():
-            if module not in OFTEN_MISSING or not reason.startswith("ModuleNotFoundError"):
+            if module not in self.plan.optional or not reason.startswith("ModuleNotFoundError"):
                 _log.warning("preload.failed", module=module, reason=reason)
         warmth = Warmth(facts["python"], installed, preloaded, failed, facts["threads"], facts["warm_s"])
         self._ready.set_result(warmth)

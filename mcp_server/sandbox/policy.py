@@ -81,9 +81,9 @@ class CellPlan:
     ``python`` is the interpreter of the contexts; a venv's is named by its own path, unresolved. ``state_dir`` is where
     tiers without a view of files of their own keep sandboxes' files; it is made when missing, for this user alone.
     ``environment`` is all that the interpreter finds in ``os.environ``, but HOME. ``preload`` are modules to import
-    before the first context; missing ones are reported, not fatal. A ``bare`` cell imports none and only looks which of
-    them there are. ``spare_workers`` wait for new contexts, each in a room of its own where there are rooms, and
-    ``spare_rooms`` beyond them wait for workers.
+    before the first context; missing ones are reported, unless ``optional``, and not fatal. A ``bare`` cell imports
+    none and only looks which of them there are. ``spare_workers`` wait for new contexts, each in a room of its own
+    where there are rooms, and ``spare_rooms`` beyond them wait for workers.
     ``random_seed`` is what the global random generators begin from in every context; None: each its own.
     """
 
@@ -91,6 +91,7 @@ class CellPlan:
     state_dir: str
     tier: Tier = Tier.NONE
     preload: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
     bare: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"PATH": SYSTEM_PATH}))
     limits: Limits = Limits()
