@@ -46,7 +46,7 @@ class Post:
         Whatever a fork touches for the first time is copied, a page in microseconds, and at the birth of a context
         that is most of the time. So it is done now, and not when somebody waits.
         """
-        frame = frames.encode(frames.Frame(frames.INIT, {"cwd": os.getcwd(), "envs": {}}))
+        frame = frames.encode(frames.Frame(frames.INIT, {"cwd": "/", "envs": {}}))
         for first in frames.Decoder().feed(frame):
             _enter(first.header)
         rebirth.start_children_here()
