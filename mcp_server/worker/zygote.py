@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any, Callable, ContextManager, Dict, NoReturn, Optional, Sequence, Union
 
-from . import birth, confine, linux, nursery, packets, preload, reaping, rebirth, tags
+from . import birth, confine, linux, nursery, packets, reaping, rebirth, tags
 from .oneroom import OneRoom
 from .plain import Plain
 from .rooms import WORK, Rooms
@@ -33,6 +33,8 @@ def main(control_fd: str) -> NoReturn:
     _raise_open_files()
     room_builder = nursery.start(plan, control) if plan["rooms"] else None
     try:
+        from . import preload  # not before: what it imports would cost each room 80 page faults
+
         importlib.import_module(".main", __package__)
     except Exception as error:  # a broken installation, or an interpreter that lacks a module of its standard library
         packets.refuse(control, "The worker's own code cannot be loaded: %s: %s" % (type(error).__name__, error))
@@ -200,6 +202,8 @@ class Zygote:
 
 def _home_for_warming(plan: Dict[str, Any]) -> ContextManager[None]:
     """What modules find as home when they are preloaded: where it can be, the path that contexts have as theirs."""
+    from . import preload  # see `main`
+
     if plan["rooms"]:
         return preload.passing_home(WORK)
     if plan["one_room"]:
