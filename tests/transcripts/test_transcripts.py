@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,14 @@ async def test_images_are_kept_as_digests(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_breaks_no_run_and_is_counted(tmp_path: Path) -> None:
-    with http_server("--transcript", str(tmp_path)) as server, RawSession(server, modern=True) as session:
+    failed = threading.Event()
+
+    def note(event: dict[str, object]) -> bool:
+        if event["event"] == "transcript.failed":
+            failed.set()
+        return True
+
+    with http_server("--transcript", str(tmp_path), wanted=note) as server, RawSession(server, modern=True) as session:
 
         def run(code: str) -> str:
             return session.post("run_code", {"code": code}, {"X-Conversation-Id": "sample"}).text
@@ -187,14 +195,17 @@ def test_a_full_disk_breaks_no_run_and_is_counted(tmp_path: Path) -> None:
         pid = server.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         assert '"status":"ok"' in run("x")
+        assert failed.wait(BOUND_S)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
         assert "kept" in run("x")
         assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
     assert [event["reason"] for event in server.log if event["event"] == "transcript.failed"] == ["File too large"]
     [file] = tmp_path.iterdir()
-    [lost] = [line for line in lines(file) if line["event"] == "lost"]
-    assert lost["lines"] == 4  # queued, began, ended, reported
-    assert "4 lines of it could not be written" in replay(file).stdout
+    told = lines(file)
+    [lost] = [line["lines"] for line in told if line["event"] == "lost"]
+    # The header and the line of the loss; the context's two lines and three runs of four.
+    assert len(told) - 2 + lost == 2 + 3 * 4
+    assert f"{lost} lines of it could not be written" in replay(file).stdout
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
