@@ -16,9 +16,14 @@ TOKEN = re.compile(r"tok_[0-9a-f]{16}")
 TOLD = ("reset before this run", "variables lost", "context had been reset")
 """How a report says that variables are gone."""
 
-KILLED_AT_BIRTH = "The interpreter ended while it started: killed by signal 9"
-"""Where a worker is killed before its context is there, the call is told so and leaves nothing: it is made again."""
-
+KILLED_AT_BIRTH = (
+    "The interpreter ended while it started: killed by signal 9",
+    "The new context ended at once",
+    "A context could not be made: it ended (-9) while it was made",
+    "A context could not be made: it has ended",
+)
+"""Where a worker is killed before its context is there, also while it waits for one, the call is told so and leaves
+nothing: it is made again."""
 
 LONG_WAIT_S = 100
 """For runs that are not to yield, on a machine that may have other things to do."""
@@ -73,8 +78,10 @@ class Conversation:
         return answer
 
     async def call(self, tool: str, **arguments: object) -> Answer:
-        while KILLED_AT_BIRTH in (answer := await self.caller.call(tool, **arguments)).content:
+        answer = await self.caller.call(tool, **arguments)
+        while any(words in answer.content for words in KILLED_AT_BIRTH):
             self._counts["killed at birth"] += 1
+            answer = await self.caller.call(tool, **arguments)
         for token in TOKEN.findall(answer.text):
             if token != self.token:
                 raise Mixup(f"{self.caller.conversation} got {token}, which is another's: {answer.text[:SHOWN_CHARS]}")
