@@ -1,5 +1,6 @@
 # make demo    the main job, as a client does it: two minutes from a fresh machine
 # make test    all tests
+# make clients seven clients with scripted models, in their environments: some minutes; make clients-quick: two
 # make check   style, types and the rules of who may import whom
 # make conformance   the protocol's official suite and the Inspector: two minutes; needs npm
 # make bench   every figure beside its goal and its peers: five minutes; make bench-quick: one
@@ -29,13 +30,20 @@ ifneq ($(PROBLEM),)
     endif
 endif
 
-.PHONY: demo test check conformance package bundle bench bench-quick soak clean
+.PHONY: demo test check conformance clients clients-quick package bundle bench bench-quick soak clean
 
 demo: $(VENV)/.data
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+clients: $(VENV)/.test .venvs/clients/.made .venvs/clients-mcp1/.made tests/clients/node_modules/.made
+	@$(BIN)/python -m tests.clients
+
+# Those that need no environment of their own.
+clients-quick: $(VENV)/.test tests/clients/node_modules/.made
+	@$(BIN)/python -m tests.clients $(VENV)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -63,7 +71,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak $(SOAK)
 
 clean:
-	rm -rf dist $(VENV) $(NODE) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf dist $(VENV) $(NODE) .venvs tests/clients/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@echo "Making $(VENV) …"
@@ -102,4 +110,19 @@ $(NODE)/.installed: tests/conformance/node/package.json tests/conformance/node/.
 	@mkdir -p $(NODE)
 	@cp $^ $(NODE)
 	@cd $(NODE) && npm install
+	@touch $@
+
+# Clients that bring their own versions of mcp, each set in an environment of its own.
+.venvs/clients/.made: tests/clients/requirements.txt
+.venvs/clients-mcp1/.made: tests/clients/requirements-mcp1.txt
+
+.venvs/%/.made:
+	@echo "Installing $< …"
+	@"$(PYTHON)" -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+tests/clients/node_modules/.made: tests/clients/package.json
+	@echo "Installing $< …"
+	@npm install --silent --no-package-lock --prefix tests/clients
 	@touch $@

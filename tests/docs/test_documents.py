@@ -14,6 +14,7 @@ from mcp import Client
 from mcp_types import TextContent
 
 from mcp_server.arguments import MODELS
+from tests.clients.__main__ import CLIENTS as PROGRAMS
 from tests.mcp.server_processes import stdio_parameters
 
 ROOT = Path(__file__).parents[2]
@@ -58,8 +59,21 @@ def test_every_block_for_a_client_can_be_read_by_it() -> None:
         assert servers["python"]["command"] == "mcp-code-interpreter"
     [toml] = blocks(CLIENTS, "toml")
     assert tomllib.loads(toml)["mcp_servers"]["python"]["command"] == "mcp-code-interpreter"
-    for block in blocks(CLIENTS, "python"):
-        compile(block, "docs/clients.md", "exec")
+
+
+def test_every_program_for_a_client_is_part_of_one_that_make_clients_runs() -> None:
+    shown = {block.strip() for language in ("python", "js") for block in blocks(CLIENTS, language)}
+    programs = [(ROOT / "tests/clients" / client.program).read_text() for client in PROGRAMS]
+    run = {re.split(r"^(?:#|//) -- .* --$", text, flags=re.MULTILINE)[1].strip() for text in programs}
+    assert shown == run
+
+
+def test_what_a_client_cannot_do_is_said_in_its_section() -> None:
+    for client in PROGRAMS:
+        heading = rf"^### (?:The )?{re.escape(client.name)}$"
+        [section] = re.findall(heading + r"(.*?)(?=^###|\Z)", CLIENTS, re.MULTILINE | re.DOTALL)
+        for note in client.notes:
+            assert note in " ".join(section.split())
 
 
 def test_links_between_documents_lead_somewhere() -> None:
