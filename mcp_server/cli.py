@@ -46,6 +46,7 @@ USAGE_STATUS = 2
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Whatever is wrong on a command line. The class that typer's own derives from has no public name."""
 
+_ACCESS_PANEL = "Who may use it, and from where"
 _REMOTE_PANEL = "Running the code elsewhere"
 
 
@@ -150,16 +151,47 @@ def serve_stdio(
 @with_settings
 def serve(
     context: typer.Context,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on: a loopback address, or any with --tokens.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes any free one.")] = 8000,
+    unix_socket: Annotated[
+        Path | None, typer.Option(help="Listen on a Unix socket instead, which only this user may open.")
+    ] = None,
     toolbox: Annotated[
         bool, typer.Option("--toolbox", help="Serve Daytona's API as well, at `/api` and `/toolbox`.")
     ] = False,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Serve figures for Prometheus at `/metrics`, to whoever may ask the rest.")
+    ] = False,
     tokens: Annotated[
         Path | None,
-        typer.Option(help="File with bearer tokens, one a line; whoever asks must show one."),
+        typer.Option(
+            help="File with bearer tokens, NAME TOKEN a line: whoever asks must show one. SIGHUP reads it again.",
+            rich_help_panel=_ACCESS_PANEL,
+        ),
+    ] = None,
+    oauth_issuer: Annotated[
+        str, typer.Option(help="Authorization server whose access tokens are taken.", rich_help_panel=_ACCESS_PANEL)
+    ] = "",
+    oauth_resource: Annotated[
+        str,
+        typer.Option(
+            help="Public address of this server, as in https://code.example.org/mcp: the audience of those tokens.",
+            rich_help_panel=_ACCESS_PANEL,
+        ),
+    ] = "",
+    oauth_scope: Annotated[
+        list[str] | None,
+        typer.Option(help="A scope that those tokens must have. May be repeated.", rich_help_panel=_ACCESS_PANEL),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name under which clients ask this server (Host). May be repeated.", rich_help_panel=_ACCESS_PANEL
+        ),
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A web page that may use it (Origin). May be repeated.", rich_help_panel=_ACCESS_PANEL),
     ] = None,
     listener_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -182,7 +214,10 @@ def serve(
     choice = context.meta[EngineChoice.__name__]
     from mcp_server import serving
 
-    plan = serving.HttpPlan(serving.Address(host, port, listener_fd, parent), toolbox, tokens)
+    names = tuple(allowed_host or ()), tuple(allowed_origin or ())
+    address = serving.Address(host, port, unix_socket, listener_fd, parent, *names)
+    credentials = serving.Credentials(tokens, oauth_issuer, oauth_resource, tuple(oauth_scope or ()))
+    plan = serving.HttpPlan(address, credentials, toolbox, metrics)
     _run(serving.serve(settings, choice, plan))
 
 

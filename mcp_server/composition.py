@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -180,7 +181,8 @@ def _state_dir(settings: Settings) -> Path:
     return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "mcp-code-interpreter"
 
 
-def service_over(engine: Engine, settings: Settings) -> Service:
+def service_over(engine: Engine, settings: Settings, observers: Sequence[ServiceObserver] = ()) -> Service:
+    """The service, watched by `observers`, and for traces where this process makes them. Raises SetupFailed."""
     from mcp_server.service import Service, ServiceLimits
 
     limits = ServiceLimits(
@@ -189,12 +191,13 @@ def service_over(engine: Engine, settings: Settings) -> Service:
         max_output_chars=settings.max_output_chars,
         idle_expiry_s=settings.idle_expiry_s,
         contexts_per_conversation=settings.contexts_per_conversation,
+        contexts_per_principal=settings.contexts_per_principal,
         contexts=settings.contexts,
     )
-    return Service(engine, limits, _observers(settings, limits))
+    return Service(engine, limits, [*observers, *_records(settings, limits), *_tracing(settings)])
 
 
-def _observers(settings: Settings, limits: ServiceLimits) -> list[ServiceObserver]:
+def _records(settings: Settings, limits: ServiceLimits) -> list[ServiceObserver]:
     if not settings.transcript:
         return []
     from mcp_server import __version__
@@ -202,6 +205,17 @@ def _observers(settings: Settings, limits: ServiceLimits) -> list[ServiceObserve
 
     directory = Path(settings.transcript).expanduser()
     return [TranscriptRecorder(directory, limits, __version__, with_envs=settings.transcript_envs)]
+
+
+def _tracing(settings: Settings) -> list[ServiceObserver]:
+    """Where tracing was set up before this started (`opentelemetry-instrument`), it need not be asked for."""
+    if not settings.traces and "opentelemetry.sdk.trace" not in sys.modules:
+        return []
+    from mcp_server import tracing
+
+    if settings.traces:
+        tracing.set_up()
+    return [tracing.Tracing()]
 
 
 def texts_for(service: Service, settings: Settings, warmth: Warmth | None) -> Texts:

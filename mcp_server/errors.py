@@ -50,7 +50,11 @@ class InvalidArgument(CallerError):
 
 
 class LimitReached(CallerError):
-    """A limit of the settings is reached; deleting something or waiting helps."""
+    """A limit of the settings is reached; deleting something or waiting helps. ``limit`` is its name, for counting."""
+
+    def __init__(self, message: str, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class NothingToReport(CallerError):

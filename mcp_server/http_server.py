@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -15,8 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server.errors import SetupFailed
 
-GRACE_S = 5.0
-"""How long running calls may go on after the first signal; then they are cancelled, which interrupts their code."""
+DELIVERY_S = 5
+"""How long answers may take to be sent once the calls have been drained; then their connections are cut."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 KEEP_ALIVE_S = 75
 """How long an idle connection stays. Clients close theirs after 5 s to a minute: whoever closes first must be the
@@ -36,7 +39,19 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None
 
 
-async def serve(app: ASGIApp, listener: socket.socket, url: str, **uvicorn_options: Any) -> int:
+@dataclass(frozen=True, slots=True)
+class SignalActions:
+    """What signals do beside ending the listener.
+
+    ``drain`` takes no new requests and returns when those that were on have ended or been interrupted; a second signal
+    cancels it. ``reload`` is what SIGHUP does; None: the same as SIGTERM.
+    """
+
+    drain: Callable[[], Coroutine[Any, Any, None]]
+    reload: Callable[[], None] | None = None
+
+
+async def serve(app: ASGIApp, listener: socket.socket, url: str, actions: SignalActions, **uvicorn_options: Any) -> int:
     """Serve until a signal comes. Gives the exit status. The options are what the application's doors need."""
     streams = StandingStreams(app)
     config = uvicorn.Config(
@@ -46,11 +61,11 @@ async def serve(app: ASGIApp, listener: socket.socket, url: str, **uvicorn_optio
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(GRACE_S),
+        timeout_graceful_shutdown=DELIVERY_S,
         timeout_keep_alive=KEEP_ALIVE_S,
         **uvicorn_options,
     )
-    server = _Listener(config, streams)
+    server = _Listener(config, streams, actions)
     _log.info("server.listening", url=url)
     await server.serve([listener])
     return 128 + server.stopped_by if server.stopped_by else 0
@@ -59,7 +74,7 @@ async def serve(app: ASGIApp, listener: socket.socket, url: str, **uvicorn_optio
 class StandingStreams:
     """Ends the streams that clients of the older protocol hold open for notifications, when the server stops.
 
-    They carry no call, and waiting for them would take the whole of `GRACE_S` at each stop.
+    They carry no call, and waiting for them would take the whole of `DELIVERY_S` at each stop.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,26 +116,41 @@ class StandingStreams:
 class _Listener(uvicorn.Server):
     """uvicorn would die of the signal once more when it has stopped; here the exit status says which it was."""
 
-    def __init__(self, config: uvicorn.Config, streams: StandingStreams) -> None:
+    def __init__(self, config: uvicorn.Config, streams: StandingStreams, actions: SignalActions) -> None:
         super().__init__(config)
         self.stopped_by = 0
         self._streams = streams
+        self._actions = actions
+        self._stopping: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
 
-    def _stop(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         """The first signal stops in order; the second leaves no time for running calls."""
+        if number == signal.SIGHUP and self._actions.reload is not None:
+            self._actions.reload()
+            return
         _log.info("server.stopping", reason=signal.Signals(number).name)
-        self.force_exit = self.should_exit
-        self.should_exit = True
         self.stopped_by = self.stopped_by or number
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+        else:
+            self._stopping.cancel()
+            self.force_exit = self.should_exit = True
+
+    async def _stop(self) -> None:
+        """The listener goes on while calls are drained: who comes meanwhile is told that the server stops."""
         self._streams.end()
+        try:
+            await self._actions.drain()
+        finally:
+            self.should_exit = True

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         default=3600.0, ge=1, le=365 * DAY_S, description="Seconds without use after which a context is deleted."
     )
     contexts_per_conversation: int = Field(default=64, ge=1, le=10_000, description="Contexts of one conversation.")
+    contexts_per_principal: int = Field(
+        default=500, ge=1, le=100_000, description="Contexts of one principal, where the server asks who it is."
+    )
     contexts: int = Field(default=1_000, ge=1, le=100_000, description="Contexts of the server.")
     python: str = Field(
         default=sys.executable,
@@ -147,6 +150,17 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         default="", description="Time zone of contexts, such as UTC or Europe/Paris; empty = the server's."
     )
+    body_bytes: ByteSize = _size(32 * MIB, 64 * 1024, "Largest body of an HTTP request.")
+    requests: int = Field(default=2_000, ge=1, le=100_000, description="HTTP requests and streams at once.")
+    requests_per_principal: int = Field(
+        default=1_000, ge=1, le=100_000, description="The same of one principal, where the server asks who it is."
+    )
+    stop_grace_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3_600,
+        description="Seconds that running calls may go on after SIGTERM, before their code is interrupted (HTTP).",
+    )
     min_sandbox: MinSandbox = Field(
         default=MinSandbox.STANDARD, description="Least isolation to start with: strong, strong-cell or standard."
     )
@@ -158,6 +172,9 @@ class Settings(BaseSettings):
     )
     transcript_envs: bool = Field(
         default=False, description="Write down the values of `envs` in transcripts, too, and not their names alone."
+    )
+    traces: bool = Field(
+        default=False, description="Send OpenTelemetry spans to where the OTEL_… variables say (extra `traces`)."
     )
     log_level: LogLevel = Field(default=LogLevel.INFO, description="debug, info, warning or error.")
     log_format: LogFormat = Field(

@@ -8,9 +8,11 @@ report; only a request that could not be carried out is a tool error.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -94,14 +96,24 @@ class ToolDoor:
         handler = self._handlers.get(params.name)
         if handler is None:
             raise MCPError(INVALID_PARAMS, f"No tool {params.name[:64]!r}: there are {', '.join(self._handlers)}.")
+        began_s, result = time.monotonic(), "failed"
         try:
-            return await handler(context, params.arguments or {})
+            answer = await handler(context, params.arguments or {})
+            result = "ok"
         except CallerError as error:
+            result = "refused"
             _log.info("call.refused", tool=params.name, error=type(error).__name__)
             return _tool_error(str(error))
         except InternalError as error:
             _log.exception("call.failed", tool=params.name)
             return _tool_error(f"{error} This is a fault of the server's, not of the request.")
+        except asyncio.CancelledError:
+            result = "cancelled"
+            raise
+        else:
+            return answer
+        finally:
+            self._service.observer.call_ended(params.name, result, time.monotonic() - began_s)
 
     async def _run_code(self, context: RequestContext, given: Mapping[str, Any]) -> CallToolResult:
         asked = arguments.parse("run_code", arguments.RunCodeArguments, given)

@@ -127,7 +127,8 @@ class LiveContext:
         if len(self._queue) >= MAX_QUEUED_RUNS:
             raise LimitReached(
                 f"Context {self.info.context_id} has {len(self._queue)} runs waiting, the most it may have. "
-                "Wait for them (run_code with empty code), or use interrupt=true."
+                "Wait for them (run_code with empty code), or use interrupt=true.",
+                "queued_runs",
             )
         self._runs += 1
         window = call.max_output_chars or self._limits.max_output_chars
@@ -165,6 +166,7 @@ class LiveContext:
         return self._queue.index(run) + (self._current is not None)
 
     async def _end(self, run: Run, outcome: Outcome) -> None:
+        self._observer.run_printed(run.key, run.output_bytes)
         self._observer.run_ended(run.key, outcome)
         files = self._engine.files(self.info.context_id)
         if files is None or run.streamed:
@@ -218,11 +220,15 @@ class LiveContext:
             self._errands.add(errand)
             errand.add_done_callback(self._errands.discard)
 
+    def fail_queued(self, error: CodeInterpreterError) -> None:
+        """Begin none of the runs that wait for their turn."""
+        while self._queue:
+            self._fail(self._queue.popleft(), error)
+
     async def delete(self) -> None:
         """End the context. Queued runs fail; a running one ends as cancelled."""
         self.deleted = True
-        while self._queue:
-            self._fail(self._queue.popleft(), UnknownContext(self.info.context_id))
+        self.fail_queued(UnknownContext(self.info.context_id))
         await self._engine.delete(self.info.context_id)
 
     def record(self) -> ContextRecord:

@@ -36,6 +36,7 @@ class ServiceLimits:
     max_output_chars: int = 9_000
     idle_expiry_s: float = 3600.0
     contexts_per_conversation: int = 64
+    contexts_per_principal: int = 500
     contexts: int = 1_000
 
 
@@ -81,15 +82,23 @@ def check_cwd(cwd: str) -> None:
         raise InvalidArgument(f"cwd must be a path of at most {MAX_CWD_CHARS} characters without NUL.")
 
 
-def check_room_for_context(limits: ServiceLimits, in_conversation: int, in_server: int) -> None:
-    """Raise LimitReached where one more context would be too many."""
+def check_room_for_context(limits: ServiceLimits, in_conversation: int, of_principal: int, in_server: int) -> None:
+    """Raise LimitReached where one more context would be too many. Without a principal, `of_principal` is 0."""
     if in_conversation >= limits.contexts_per_conversation:
         raise LimitReached(
             f"This conversation has {in_conversation} contexts, the most it may have. "
-            "Delete one with delete_context, or go on in an existing one (list_contexts)."
+            "Delete one with delete_context, or go on in an existing one (list_contexts).",
+            "contexts_per_conversation",
+        )
+    if of_principal >= limits.contexts_per_principal:
+        raise LimitReached(
+            f"You have {of_principal} contexts in all your conversations, the most that one user may have. "
+            "Delete contexts that are no longer needed, or let them expire.",
+            "contexts_per_principal",
         )
     if in_server >= limits.contexts:
         raise LimitReached(
             f"The server holds {in_server} contexts, the most it may hold. "
-            "Delete contexts that are no longer needed, or try again later."
+            "Delete contexts that are no longer needed, or try again later.",
+            "contexts",
         )

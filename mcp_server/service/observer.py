@@ -28,6 +28,9 @@ class ServiceObserver:
     def context_created(self, owner: Conversation, info: ContextInfo, spec: ContextSpec, *, default: bool) -> None:
         """A context is there; `default`: the one that a conversation's calls without a handle use."""
 
+    def context_took(self, context_id: str, elapsed_s: float) -> None:
+        """How many seconds the engine took to make it; in the task of the call that asked, or a child of it."""
+
     def context_deleted(self, owner: Conversation, context_id: str) -> None:
         """A context has ended: deleted, expired, or with its conversation."""
 
@@ -43,11 +46,20 @@ class ServiceObserver:
     def run_failed(self, run: RunKey, error: CodeInterpreterError) -> None:
         """It could not be carried out, or its context was deleted before it began."""
 
+    def run_printed(self, run: RunKey, output_bytes: int) -> None:
+        """How much it printed: told once, right before its end."""
+
     def report_given(self, run: RunKey, report: Report) -> None:
         """A call returns this; a run that a call yielded has several."""
 
     def call_refused(self, owner: Conversation, error: CallerError) -> None:
         """A call that would have made a context or a run was refused."""
+
+    def call_ended(self, tool: str, result: str, elapsed_s: float) -> None:
+        """A tool was called, and the answer is ``ok``, ``refused``, ``failed`` or ``cancelled``."""
+
+    def request_refused(self, limit: str) -> None:
+        """A request was turned away before it came to a door, by the limit of this name."""
 
 
 class Observers(ServiceObserver):
@@ -59,6 +71,10 @@ class Observers(ServiceObserver):
     def context_created(self, owner: Conversation, info: ContextInfo, spec: ContextSpec, *, default: bool) -> None:
         for observer in self._observers:
             observer.context_created(owner, info, spec, default=default)
+
+    def context_took(self, context_id: str, elapsed_s: float) -> None:
+        for observer in self._observers:
+            observer.context_took(context_id, elapsed_s)
 
     def context_deleted(self, owner: Conversation, context_id: str) -> None:
         for observer in self._observers:
@@ -80,6 +96,10 @@ class Observers(ServiceObserver):
         for observer in self._observers:
             observer.run_failed(run, error)
 
+    def run_printed(self, run: RunKey, output_bytes: int) -> None:
+        for observer in self._observers:
+            observer.run_printed(run, output_bytes)
+
     def report_given(self, run: RunKey, report: Report) -> None:
         for observer in self._observers:
             observer.report_given(run, report)
@@ -87,3 +107,11 @@ class Observers(ServiceObserver):
     def call_refused(self, owner: Conversation, error: CallerError) -> None:
         for observer in self._observers:
             observer.call_refused(owner, error)
+
+    def call_ended(self, tool: str, result: str, elapsed_s: float) -> None:
+        for observer in self._observers:
+            observer.call_ended(tool, result, elapsed_s)
+
+    def request_refused(self, limit: str) -> None:
+        for observer in self._observers:
+            observer.request_refused(limit)

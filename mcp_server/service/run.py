@@ -89,6 +89,7 @@ class Run:
         self._displays = DisplayShelf()
         self.outcome: Outcome | None = None
         self._raw = raw
+        self._raw_bytes = 0
         self._final: RunRecord | None = None
         self._reported_before = False
         self._late: ShapedText | None = None
@@ -115,6 +116,8 @@ class Run:
     def take(self, chunk: Chunk) -> Awaitable[None] | None:
         """The sink of its execution."""
         if self._raw is not None:
+            if isinstance(chunk, OutputChunk):
+                self._raw_bytes += len(chunk.data)
             return self._raw(chunk)
         if isinstance(chunk, OutputChunk):
             self._last_shaper = self._shapers.get(chunk.stream) or self._begin_stream(chunk.stream)
@@ -159,6 +162,11 @@ class Run:
         if self.outcome is not None:
             return self.outcome.elapsed_s
         return time.monotonic() - (self._began_s if self.status is Status.RUNNING else self._created_s)
+
+    @property
+    def output_bytes(self) -> int:
+        """What it has printed so far."""
+        return self._raw_bytes + sum(shaper.total_bytes for shaper in self._shapers.values())
 
     def progress(self) -> Progress:
         last_line = self._last_shaper.last_line() if self._last_shaper is not None else ""

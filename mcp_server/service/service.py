@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from mcp_server.engine.base import ContextFiles, Engine
-from mcp_server.errors import CallerError, InvalidArgument, UnknownContext
+from mcp_server.errors import CallerError, EngineUnavailable, InvalidArgument, UnknownContext
 from mcp_server.model import (
     NO_ENVS,
     ContextRecord,
@@ -29,6 +30,7 @@ from mcp_server.model import (
     Sink,
     Stream,
 )
+from mcp_server.service.calls import STOPPING, OpenCalls
 from mcp_server.service.context import LateOutput, LiveContext
 from mcp_server.service.limits import (
     ServiceLimits,
@@ -44,6 +46,9 @@ from mcp_server.service.run import Run
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+INTERRUPTED_CALLS_S = 5.0
+"""For the reports of runs that a stop interrupted: code that goes on is killed after two seconds."""
 
 
 @dataclass(slots=True)
@@ -75,17 +80,23 @@ class Service:
     ) -> None:
         self._engine = engine
         self._limits = limits or ServiceLimits()
-        self._observer = Observers(observers) if observers else ServiceObserver()
+        self.observer = Observers(observers) if observers else ServiceObserver()
+        self._calls = OpenCalls()
         self._contexts: dict[str, LiveContext] = {}
         self._sandbox_of: dict[str, _Sandbox] = {}
         self._conversations: dict[Conversation, _Sandbox] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._errands: set[asyncio.Task[Any]] = set()
         self._coming = 0
+        self._of_principal: Counter[str] = Counter()
 
     @property
     def capabilities(self) -> EngineCapabilities:
         return self._engine.capabilities
+
+    @property
+    def limits(self) -> ServiceLimits:
+        return self._limits
 
     @property
     def load(self) -> tuple[int, int]:
@@ -96,6 +107,20 @@ class Service:
         """Raises `SetupFailed` where the engine cannot start."""
         await self._engine.start()
         _log.info("service.started", engine=self.capabilities.name, tier=self.capabilities.tier)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, let those that are on end within `grace_s`, and then interrupt their code.
+
+        Returns when the last call has its report, or `INTERRUPTED_CALLS_S` after the interrupt. Runs that no call waits
+        for get no grace: nobody could fetch their reports. Cancelling this leaves the rest to `close`.
+        """
+        self._calls.close()
+        if await self._calls.ended(grace_s):
+            return
+        for context in list(self._contexts.values()):
+            context.fail_queued(EngineUnavailable(STOPPING))
+            self._errand(context.interrupt())
+        await self._calls.ended(INTERRUPTED_CALLS_S)
 
     async def close(self) -> None:
         """End every context. Runs that are on end as cancelled."""
@@ -116,6 +141,10 @@ class Service:
 
         Cancelling this interrupts the run if nobody else waits for it, and keeps the variables.
         """
+        with self._calls:
+            return await self._run(call, on_progress)
+
+    async def _run(self, call: RunCall, on_progress: Callable[[Progress], None] | None) -> Report:
         deadline_s = time.monotonic() + (self._limits.wait_s if call.wait_s is None else call.wait_s)
         empty = not call.code.strip()
         with self._telling_refusals(call.conversation):
@@ -132,7 +161,7 @@ class Service:
         report = run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
         if run.done.is_set() and not run.waiters:
             run.settled()
-        self._observer.report_given(run.key, report)
+        self.observer.report_given(run.key, report)
         return report
 
     async def stream(self, call: RunCall, sink: Sink, stop: asyncio.Future[None] | None = None) -> Outcome:
@@ -141,6 +170,10 @@ class Service:
         Cancelling this interrupts the run and keeps the variables. So does a result of `stop`, which takes the run
         from the queue where it has not begun, and whose outcome then still comes.
         """
+        with self._calls:
+            return await self._stream(call, sink, stop)
+
+    async def _stream(self, call: RunCall, sink: Sink, stop: asyncio.Future[None] | None) -> Outcome:
         with self._telling_refusals(call.conversation):
             check_call(call)
             context, _ = await self._context_for(call, empty=False)
@@ -157,7 +190,7 @@ class Service:
         self, conversation: Conversation, cwd: str = "", envs: Mapping[str, str] = NO_ENVS
     ) -> ContextRecord:
         """Make a context. Raises LimitReached, InvalidArgument (cwd, envs), EngineUnavailable."""
-        with self._telling_refusals(conversation):
+        with self._calls, self._telling_refusals(conversation):
             check_cwd(cwd)
             check_envs(envs)
             return (await self._create(self._sandbox(conversation), cwd, envs)).record()
@@ -237,7 +270,7 @@ class Service:
         try:
             yield
         except CallerError as error:
-            self._observer.call_refused(owner, error)
+            self.observer.call_refused(owner, error)
             raise
 
     # -- which context --------------------------------------------------------------------------------------------
@@ -278,9 +311,16 @@ class Service:
         self, sandbox: _Sandbox, cwd: str = "", envs: Mapping[str, str] = NO_ENVS, *, default: bool = False
     ) -> LiveContext:
         """Make a context in a task of its own, so that a cancelled call leaves nothing half made."""
-        check_room_for_context(self._limits, len(sandbox.contexts) + sandbox.coming, len(self._contexts) + self._coming)
+        principal = sandbox.conversation.principal
+        check_room_for_context(
+            self._limits,
+            len(sandbox.contexts) + sandbox.coming,
+            self._of_principal[principal] if principal else 0,
+            len(self._contexts) + self._coming,
+        )
         sandbox.coming += 1
         self._coming += 1
+        self._of_principal[principal] += 1
         task = self._errand(
             self._create_now(sandbox, ContextSpec(sandbox.sandbox_id, cwd, {**sandbox.envs, **envs}), default)
         )
@@ -293,19 +333,22 @@ class Service:
 
     async def _create_now(self, sandbox: _Sandbox, spec: ContextSpec, default: bool) -> LiveContext:
         late = LateOutput()
+        began_s = time.monotonic()
         try:
             info = await self._engine.create(spec, late.take)
         except BaseException:
             sandbox.coming -= 1
+            self._forget_one(sandbox.conversation.principal)
             await self._drop_if_empty(sandbox)
             raise
         finally:
             self._coming -= 1
         sandbox.coming -= 1
         context = LiveContext(
-            self._engine, self._limits, info, sandbox.conversation, late, self._on_idle, self._observer
+            self._engine, self._limits, info, sandbox.conversation, late, self._on_idle, self.observer
         )
-        self._observer.context_created(sandbox.conversation, info, spec, default=default)
+        self.observer.context_created(sandbox.conversation, info, spec, default=default)
+        self.observer.context_took(info.context_id, time.monotonic() - began_s)
         self._contexts[info.context_id] = context
         self._sandbox_of[info.context_id] = sandbox
         sandbox.contexts[info.context_id] = context
@@ -391,15 +434,22 @@ class Service:
         if sandbox is None:
             return
         del self._contexts[context_id], sandbox.contexts[context_id]
+        self._forget_one(context.owner.principal)
         if sandbox.default is context:
             sandbox.default = None
         handle = self._expiries.pop(context_id, None)
         if handle is not None:
             handle.cancel()
         await context.delete()
-        self._observer.context_deleted(context.owner, context_id)
+        self.observer.context_deleted(context.owner, context_id)
         _log.info("context.deleted", context_id=context_id, contexts=len(self._contexts))
         await self._drop_if_empty(sandbox)
+
+    def _forget_one(self, principal: str) -> None:
+        """One context less; who has none left is forgotten."""
+        self._of_principal[principal] -= 1
+        if not self._of_principal[principal]:
+            del self._of_principal[principal]
 
     async def _close_sandbox(self, sandbox: _Sandbox) -> None:
         sandbox.closed = True

@@ -67,6 +67,11 @@ class StreamShaper:
         self._middle: _Middle | None = None
         self._begin_window("")
 
+    @property
+    def total_bytes(self) -> int:
+        """All that it was fed."""
+        return self._total_bytes
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         state = self._decoder.getstate()

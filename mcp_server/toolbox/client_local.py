@@ -58,6 +58,7 @@ class LocalServer:
                 listener.listen(BACKLOG)
                 command = [sys.executable, "-m", "mcp_server.cli", "serve", "--toolbox"]
                 inherited = ["--listener-fd", str(listener.fileno()), "--parent", str(os.getpid())]
+                inherited += ["--stop-grace-s", "0"]  # whoever closes the interpreter ends what it runs
                 self._process = subprocess.Popen(
                     [*command, *inherited],
                     stdin=subprocess.DEVNULL,

@@ -14,14 +14,17 @@ from types import MappingProxyType
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_server.access.addresses import AddressCheck, Addresses
+from mcp_server.access.guard import Access, Guard
+from mcp_server.access.refusals import Refusal, refuse
 from mcp_server.errors import CallerError, InternalError
 from mcp_server.service import Service
-from mcp_server.toolbox.server_access import Access, Guard, refuse
 from mcp_server.toolbox.server_errors import on_fault, on_http_error, on_service_error
 from mcp_server.toolbox.server_interpreter import interpreter_routes
 from mcp_server.toolbox.server_mux import mux_routes
@@ -44,19 +47,20 @@ KEEP_ALIVE_PROBES = 4
 """A lost peer is noticed after two minutes; then its run is interrupted."""
 
 
-def routes(service: Service, access: Access | None = None) -> list[BaseRoute]:
-    """The door's two mounts. Without `access`, or with one without tokens, it serves this machine's programs alone."""
-    access = access or Access()
+def routes(service: Service, *, for_pages: bool = False) -> list[BaseRoute]:
+    """The door's two mounts, to stand behind a `Guard`. Only `for_pages` serves what a browser's pages ask."""
     sandboxes = Sandboxes(service)
     toolbox = [*mux_routes(service, sandboxes), *interpreter_routes(service, sandboxes)]
+    middleware = [] if for_pages else [Middleware(_NoPages)]
     return [
-        Mount("/api", app=_door(main_api_routes(sandboxes), access)),
-        Mount("/toolbox", app=_door(toolbox, access)),
+        Mount("/api", app=_door(main_api_routes(sandboxes), middleware)),
+        Mount("/toolbox", app=_door(toolbox, middleware)),
     ]
 
 
-def toolbox_app(service: Service, access: Access | None = None) -> Starlette:
+def toolbox_app(service: Service, access: Access | None = None) -> ASGIApp:
     """An ASGI application of this door alone, which starts and closes its service."""
+    access = access or Access()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -66,7 +70,8 @@ def toolbox_app(service: Service, access: Access | None = None) -> Starlette:
         finally:
             await service.close()
 
-    return Starlette(routes=routes(service, access), lifespan=lifespan)
+    app = Starlette(routes=routes(service, for_pages=access.needs_token), lifespan=lifespan)
+    return AddressCheck(Guard(app, access), Addresses.of("localhost"))
 
 
 def tune(listener: socket.socket) -> None:
@@ -84,10 +89,10 @@ def tune(listener: socket.socket) -> None:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_PROBES)
 
 
-def _door(its_routes: list[BaseRoute], access: Access) -> ASGIApp:
+def _door(its_routes: list[BaseRoute], middleware: list[Middleware]) -> ASGIApp:
     return Starlette(
         routes=[*its_routes, WebSocketRoute("/{rest:path}", _NoSuchSocket())],
-        middleware=[Middleware(Guard, access=access)],
+        middleware=middleware,
         exception_handlers={
             HTTPException: on_http_error,
             CallerError: on_service_error,
@@ -97,6 +102,20 @@ def _door(its_routes: list[BaseRoute], access: Access) -> ASGIApp:
     )
 
 
+class _NoPages:
+    """A page can open a WebSocket to any address, and nothing asks it for a token here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "origin" in Headers(scope=scope):
+            refusal = Refusal(HTTPStatus.FORBIDDEN, "Without authentication no page of a browser may use this.")
+            await refuse(refusal, scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
 class _NoSuchSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await refuse(scope, receive, send, HTTPStatus.NOT_FOUND, "There is no such socket here.")
+        await refuse(Refusal(HTTPStatus.NOT_FOUND, "There is no such socket here."), scope, receive, send)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 
+from mcp_server.access import refusals
 from mcp_server.errors import CallerError, EngineUnavailable, InternalError, LimitReached, UnknownContext
 
 API_SOURCE = "DAYTONA_API"
@@ -24,22 +24,9 @@ class ApiRefusal(HTTPException):
 
 
 def error_response(connection: HTTPConnection, status: int, message: str) -> JSONResponse:
-    """The error's body. `code` is the status's name: ``NOT_FOUND``, ``BAD_REQUEST``, …"""
-    path = connection.url.path
-    return JSONResponse(
-        {
-            "statusCode": status,
-            "message": message,
-            "code": HTTPStatus(status).name,
-            "timestamp": datetime.now(UTC).isoformat(),
-            "path": path,
-            "method": connection.scope.get("method", "GET"),
-            "source": API_SOURCE
-            if path.startswith(f"{connection.scope.get('app_root_path', '')}/api")
-            else TOOLBOX_SOURCE,
-        },
-        status_code=status,
-    )
+    """The error's body, with the API that it is of."""
+    main_api = connection.url.path.startswith(f"{connection.scope.get('app_root_path', '')}/api")
+    return refusals.error_response(connection, status, message, source=API_SOURCE if main_api else TOOLBOX_SOURCE)
 
 
 def status_of(error: CallerError | InternalError) -> HTTPStatus:

@@ -8,10 +8,11 @@ from http import HTTPStatus
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from mcp_server.access.guard import principal_of
+from mcp_server.access.refusals import Refusal, refuse
 from mcp_server.errors import CallerError, InternalError, UnknownContext
 from mcp_server.model import RunCall
 from mcp_server.service import Service
-from mcp_server.toolbox.server_access import principal_of, refuse
 from mcp_server.toolbox.server_outflow import Outflow
 from mcp_server.toolbox.server_sandboxes import Sandbox, Sandboxes, no_sandbox
 from mcp_server.toolbox.wire import (
@@ -40,7 +41,7 @@ class ExecuteSocket:
         sandbox_id = socket.path_params["sandbox"]
         sandbox = self._sandboxes.get(principal_of(socket), sandbox_id)
         if sandbox is None:
-            await refuse(scope, receive, send, HTTPStatus.NOT_FOUND, no_sandbox(sandbox_id).detail)
+            await refuse(Refusal(HTTPStatus.NOT_FOUND, no_sandbox(sandbox_id).detail), scope, receive, send)
             return
         await socket.accept()
         close: Close | None = Close(CloseCode.FAILED, "the server failed; its log says how")

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from mcp_server.access.guard import principal_of
 from mcp_server.errors import UnknownContext
 from mcp_server.model import ContextRecord
 from mcp_server.service import Service
 from mcp_server.service.limits import MAX_CWD_CHARS
-from mcp_server.toolbox.server_access import principal_of
 from mcp_server.toolbox.server_errors import ApiRefusal
 from mcp_server.toolbox.server_execute import ExecuteSocket
 from mcp_server.toolbox.server_sandboxes import Sandbox, Sandboxes, bad_body, json_body, no_sandbox

@@ -16,6 +16,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from mcp_server.access.guard import principal_of
+from mcp_server.access.refusals import Refusal, refuse
 from mcp_server.errors import (
     CallerError,
     InternalError,
@@ -39,7 +41,6 @@ from mcp_server.toolbox.mux import (
     outcome_fields,
     text_map,
 )
-from mcp_server.toolbox.server_access import principal_of, refuse
 from mcp_server.toolbox.server_execute import close_socket, receive_message
 from mcp_server.toolbox.server_outflow import MuxOutflow
 from mcp_server.toolbox.server_sandboxes import Sandbox, Sandboxes
@@ -88,7 +89,8 @@ class MuxSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
         if SUBPROTOCOL not in scope.get("subprotocols", []):
-            await refuse(scope, receive, send, HTTPStatus.BAD_REQUEST, f"This socket speaks {SUBPROTOCOL} alone.")
+            refusal = Refusal(HTTPStatus.BAD_REQUEST, f"This socket speaks {SUBPROTOCOL} alone.")
+            await refuse(refusal, scope, receive, send)
             return
         await socket.accept(SUBPROTOCOL)
         session = _Session(self._service, self._sandboxes, self._listeners, principal_of(socket), socket.send_bytes)

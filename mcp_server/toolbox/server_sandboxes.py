@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from mcp_server.access.guard import principal_of
 from mcp_server.conversations import CONVERSATION_HEADER, conversation_of
 from mcp_server.model import Conversation
 from mcp_server.service import Service
-from mcp_server.toolbox.server_access import principal_of
 from mcp_server.toolbox.server_errors import ApiRefusal
 
 MAX_SANDBOXES = 1_000
@@ -115,9 +115,11 @@ class Sandboxes:
     def create(self, principal: str, wanted: CreateSandbox) -> Sandbox:
         """Raises ApiRefusal for a name that is taken and a full server, InvalidArgument for envs."""
         if len(self._sandboxes) >= MAX_SANDBOXES:
-            raise ApiRefusal(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"The server holds {MAX_SANDBOXES:,} sandboxes, the most it may. Delete some.",
+            raise self._full("sandboxes", f"The server holds {MAX_SANDBOXES:,} sandboxes, the most it may.")
+        most = self._service.limits.contexts_per_principal
+        if principal and len(self.listed(principal)) >= most:
+            raise self._full(
+                "sandboxes_per_principal", f"You have {most:,} sandboxes, the most that one user may have."
             )
         sandbox_id = str(uuid.uuid4())
         name = wanted.name or sandbox_id
@@ -145,6 +147,10 @@ class Sandboxes:
             sandbox.idle_life_s = wanted.auto_stop_interval * 60
             self._later(sandbox, sandbox.idle_life_s, self._expire_if_idle)
         return sandbox
+
+    def _full(self, limit: str, text: str) -> ApiRefusal:
+        self._service.observer.request_refused(limit)
+        return ApiRefusal(HTTPStatus.TOO_MANY_REQUESTS, f"{text} Delete some.")
 
     def get(self, principal: str, sandbox_id: str) -> Sandbox | None:
         """The principal's sandbox of this id. That it was asked for counts as activity."""

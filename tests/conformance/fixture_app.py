@@ -18,15 +18,15 @@ from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, ListToolsResult, PaginatedRequestParams
 
 from mcp_server import http_server, telemetry
+from mcp_server.access.addresses import Addresses
 from mcp_server.app import MCP_PATH, build_asgi
-from mcp_server.settings import LogFormat, LogLevel
+from mcp_server.settings import LogFormat, LogLevel, Settings
 from tests.conformance import fixture_texts
 from tests.conformance.fixture_rounds import rounds_tools
 from tests.conformance.fixture_tools import Answer, RequestContext, one_call_tools
 
 HOST = "127.0.0.1"
 NAME = "conformance-fixtures"
-IDLE_EXPIRY_S = 3_600.0
 
 
 def build_fixture_server() -> Server[Any]:
@@ -65,7 +65,12 @@ def build_fixture_server() -> Server[Any]:
 async def main() -> int:
     listener = http_server.bind(HOST, 0)
     url = f"http://{HOST}:{listener.getsockname()[1]}{MCP_PATH}"
-    return await http_server.serve(build_asgi(build_fixture_server(), HOST, IDLE_EXPIRY_S), listener, url)
+    app = build_asgi(build_fixture_server(), Addresses.of(HOST), Settings())
+    return await http_server.serve(app, listener, url, http_server.SignalActions(_nothing_to_drain))
+
+
+async def _nothing_to_drain() -> None:
+    """No fixture runs for long."""
 
 
 if __name__ == "__main__":

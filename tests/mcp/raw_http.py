@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 from mcp_types.version import LATEST_MODERN_VERSION
@@ -14,10 +15,11 @@ from tests.mcp.server_processes import BOUND_S, ServerProcess
 class RawSession:
     """A client of the older protocol with a session of its own, or of the newest, which has none."""
 
-    def __init__(self, server: ServerProcess, *, modern: bool = False) -> None:
+    def __init__(self, server: ServerProcess, *, modern: bool = False, token: str = "") -> None:
         self._url = server.url
         self._modern = modern
         self._http = httpx.Client(timeout=BOUND_S)
+        self._credentials = {"Authorization": f"Bearer {token}"} if token else {}
         self._session: dict[str, str] = {}
 
     def __enter__(self) -> RawSession:
@@ -38,7 +40,9 @@ class RawSession:
         return self._http.post(self._url, json=self._call(tool, arguments), headers=headers)
 
     def call_streaming(self, tool: str, arguments: Mapping[str, object]) -> StreamedCall:
-        headers = {**self._headers("tools/call", tool), "Mcp-Param-Context-Id": str(arguments["context_id"])}
+        headers = self._headers("tools/call", tool)
+        if "context_id" in arguments:
+            headers["Mcp-Param-Context-Id"] = str(arguments["context_id"])
         return StreamedCall(self._http, self._url, self._call(tool, arguments), headers)
 
     def wait_for(self, lines: Iterator[str], message: str) -> None:
@@ -53,7 +57,7 @@ class RawSession:
             return other.delete(self._url, headers=self._headers("", "")).status_code
 
     def _headers(self, method: str, name: str) -> dict[str, str]:
-        headers = {"Accept": "application/json, text/event-stream", **self._session}
+        headers = {"Accept": "application/json, text/event-stream", **self._credentials, **self._session}
         if self._modern:
             headers |= {"MCP-Protocol-Version": LATEST_MODERN_VERSION, "Mcp-Method": method, "Mcp-Name": name}
         return headers
@@ -65,6 +69,12 @@ class RawSession:
             meta["io.modelcontextprotocol/clientCapabilities"] = {}
         params = {"name": tool, "arguments": arguments, "_meta": meta}
         return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+def answer_of(text: str) -> dict[str, Any]:
+    """The JSON-RPC answer, be it the whole body or the last event of a stream."""
+    answer: dict[str, Any] = json.loads(text[text.rindex('{"jsonrpc"') :].splitlines()[0])
+    return answer
 
 
 class StreamedCall:

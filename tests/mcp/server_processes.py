@@ -20,6 +20,9 @@ from mcp.client.stdio import StdioServerParameters
 BOUND_S = 30.0
 """Longest wait for anything that is about to happen; reached only by a fault."""
 
+START_BOUND_S = 100.0
+"""The same for a start, most of which is imports: they take ten times as long on a machine that is busy."""
+
 QUICK = ("--preload", "")
 """Most tests need no numpy."""
 
@@ -40,10 +43,18 @@ class ServerProcess:
     process: subprocess.Popen[bytes]
     log: list[dict[str, object]] = field(default_factory=list)
     port: int = 0
+    logged: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/mcp"
+
+    def wait_for_event(self, name: str) -> dict[str, object]:
+        """The first event of that name, as soon as it is logged."""
+        with self.logged:
+            found = self.logged.wait_for(lambda: [entry for entry in self.log if entry["event"] == name], BOUND_S)
+        assert found, f"no {name} in the log: {self.log}"
+        return found[0]
 
     def stop(self, number: signal.Signals, bound_s: float = BOUND_S) -> int:
         self.process.send_signal(number)
@@ -73,18 +84,21 @@ def listening(
                 event = json.loads(line)
             except ValueError:
                 event = {"event": "not of the log", "line": line.decode()}
-            if wanted(event):
-                server.log.append(event)
+            with server.logged:
+                if wanted(event):
+                    server.log.append(event)
+                server.logged.notify_all()
             if event["event"] == "server.listening":
-                server.port = int(str(event["url"]).rsplit(":", 1)[1].split("/")[0])
+                port = str(event["url"]).rsplit(":", 1)[1].split("/")[0]
+                server.port = int(port or 0)  # none of a Unix socket
                 listening.set()
         listening.set()
 
     reader = threading.Thread(target=read_log)
     reader.start()
     try:
-        assert listening.wait(BOUND_S)
-        assert server.port, f"the server did not start: {server.log}"
+        assert listening.wait(START_BOUND_S)
+        assert process.poll() is None, f"the server did not start: {server.log}"
         yield server
     finally:
         process.kill()
@@ -92,6 +106,14 @@ def listening(
         reader.join(BOUND_S)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def failed_start(*arguments: str) -> str:
+    """The one line on stderr of a server that does not start."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=START_BOUND_S, check=False)
+    assert done.returncode == 1, done.stderr
+    [line] = done.stderr.splitlines()
+    return line
 
 
 def descendants(pid: int) -> list[int]:
@@ -108,6 +130,14 @@ def descendants(pid: int) -> list[int]:
     for above in found:
         found.extend(child for child, parent in parents.items() if parent == above)
     return found[1:]
+
+
+def cgroups_of(pid: int) -> list[str]:
+    """The control groups that a server has made."""
+    found: list[str] = []
+    for directory, names, _ in os.walk("/sys/fs/cgroup"):
+        found += [f"{directory}/{name}" for name in names if name.startswith(f"mcp-code-interpreter-{pid}-")]
+    return found
 
 
 class Watched:

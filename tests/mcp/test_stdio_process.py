@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+from pathlib import Path
 
 import anyio
 import pytest
@@ -13,6 +15,7 @@ from mcp_types import CallToolResult, TextContent, TextResourceContents
 from tests.mcp.server_processes import (
     BOUND_S,
     Watched,
+    cgroups_of,
     descendants,
     raw_stdio_server,
     stdio_parameters,
@@ -141,6 +144,19 @@ async def test_a_signal_ends_the_server_and_all_it_started_though_code_runs(numb
         expected = -number if number == signal.SIGKILL else 128 + number
         assert server.process.wait(BOUND_S) == expected
         assert watched.survivors() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_leaves_no_file_no_mount_and_no_control_group(number: signal.Signals, tmp_path: Path) -> None:
+    mounts = Path("/proc/self/mounts").read_text().count("\n")
+    with raw_stdio_server("--state-dir", str(tmp_path / "state")) as server:
+        server.shake_hands()
+        server.start_endless_run(1)
+        server.process.send_signal(number)
+        assert server.process.wait(BOUND_S) == 128 + number
+        assert cgroups_of(server.process.pid) == []
+    assert [name for _, _, files in os.walk(tmp_path) for name in files] == []
+    assert Path("/proc/self/mounts").read_text().count("\n") == mounts
 
 
 async def test_a_line_that_is_no_message_is_answered_and_the_next_one_served() -> None:

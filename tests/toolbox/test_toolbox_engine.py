@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from mcp.client import Client
-from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -208,7 +207,7 @@ async def test_mcp_is_served_over_a_toolbox_that_runs_elsewhere(server: ToolboxS
 # -- by the plain protocol --------------------------------------------------------------------------------------------
 
 
-def without_mux(app: Starlette) -> ASGIApp:
+def without_mux(app: ASGIApp) -> ASGIApp:
     """The application as a server that knows nothing of our extension."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

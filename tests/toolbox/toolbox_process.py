@@ -18,13 +18,14 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from mcp_server.access.guard import Access
+from mcp_server.access.tokens import TokenFile
 from mcp_server.engine.local import LocalEngine
 from mcp_server.model import EngineCapabilities
 from mcp_server.sandbox.cell import Cell
 from mcp_server.sandbox.policy import CellPlan
 from mcp_server.service import Service
 from mcp_server.toolbox.server import UVICORN_OPTIONS, toolbox_app, tune
-from mcp_server.toolbox.server_access import Access
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -58,7 +59,7 @@ def listener(unix_socket: str, port: int) -> socket.socket:
 async def serve(arguments: argparse.Namespace) -> None:
     plan = CellPlan(python=sys.executable, state_dir=arguments.state_dir)
     engine = LocalEngine(lambda: Cell(plan), EngineCapabilities("local", plan.tier))
-    access = Access.from_file(Path(arguments.tokens)) if arguments.tokens else Access()
+    access = Access(TokenFile(Path(arguments.tokens))) if arguments.tokens else Access()
     app = toolbox_app(Service(engine), access)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **UVICORN_OPTIONS)
     await AnnouncingServer(config).serve(sockets=[listener(arguments.unix_socket, arguments.port)])

@@ -16,11 +16,11 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from mcp_server.access.guard import Access
 from mcp_server.service import Service
 from mcp_server.toolbox.client import CodeInterpreter
 from mcp_server.toolbox.client_api import InterpreterApi
 from mcp_server.toolbox.server import UVICORN_OPTIONS, toolbox_app, tune
-from mcp_server.toolbox.server_access import Access
 
 ROOT = Path(__file__).parents[2]
 
