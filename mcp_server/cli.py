@@ -300,7 +300,7 @@ def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
 async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
     engine, warmth = chosen_engine(settings, choice)
     service = service_over(engine, settings)
-    with waiting.shown(waiting.warming(settings.preload)):
+    with waiting.shown(waiting.STARTING):
         await _start_beside_import(service, "mcp_server.app")
     try:
         from mcp_server import stdio_server
@@ -327,7 +327,7 @@ async def _run_on_terminal(settings: Settings, source: str, images: ImageShelf) 
 
     # There will be one context: it imports what it needs, and nobody would need the rest.
     engine, _ = local_engine(settings.model_copy(update={"preload": ()}))
-    with waiting.shown(waiting.warming(())):
+    with waiting.shown(waiting.STARTING):
         await engine.start()
     try:
         return await terminal.run(engine, source, settings.timeout_s, images)

@@ -29,9 +29,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "disk_inodes",
         "outputs_bytes",
     ),
-    "Limits of the server": ("contexts", "outputs_total_bytes"),
+    "Limits of the server": ("contexts", "contexts_per_principal", "outputs_total_bytes"),
+    "HTTP": ("body_bytes", "requests", "requests_per_principal", "stop_grace_s"),
     "Contexts that are alike": ("random_seed", "hash_seed", "time_zone"),
-    "Log and records": ("log_level", "log_format", "transcript", "transcript_envs"),
+    "Log and records": ("log_level", "log_format", "transcript", "transcript_envs", "traces"),
 }
 """The panels of `--help`, in the order in which they are shown."""
 

@@ -93,7 +93,7 @@ async def serve(settings: Settings, choice: EngineChoice, plan: HttpPlan) -> int
             watch(plan.address.parent, lambda: _end_with_parent(listener))
         engine, warmth = chosen_engine(settings, choice)
         service = service_over(engine, settings, [metrics] if metrics is not None else [])
-        with waiting.shown(waiting.warming(settings.preload)):
+        with waiting.shown(waiting.STARTING):
             await service.start()
         try:
             server = build_server(service, settings, texts_for(service, settings, warmth()))

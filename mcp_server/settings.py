@@ -174,7 +174,7 @@ class Settings(BaseSettings):
         default=False, description="Write down the values of `envs` in transcripts, too, and not their names alone."
     )
     traces: bool = Field(
-        default=False, description="Send OpenTelemetry spans to where the OTEL_… variables say (extra `traces`)."
+        default=False, description="Send spans to where the environment of OpenTelemetry says (extra `traces`)."
     )
     log_level: LogLevel = Field(default=LogLevel.INFO, description="debug, info, warning or error.")
     log_format: LogFormat = Field(

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+STARTING = "Starting Python …"
+
 
 @contextmanager
 def shown(text: str) -> Iterator[None]:
@@ -17,8 +19,3 @@ def shown(text: str) -> Iterator[None]:
 
     with Console(stderr=True).status(text):
         yield
-
-
-def warming(preload: tuple[str, ...]) -> str:
-    """What to show while the first interpreter starts."""
-    return f"Starting Python, and loading {', '.join(preload)} …" if preload else "Starting Python …"

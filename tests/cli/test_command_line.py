@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -191,15 +190,6 @@ def test_a_wrong_command_line_is_told_in_one_line_that_says_where_help_is(argume
     assert said.endswith(" --help.")
 
 
-def test_a_module_that_cannot_be_preloaded_is_told_and_the_code_runs() -> None:
-    done = shell("run", "--preload", "no_such_module", "-c", "print('ran')", "--log-format", "json")
-    assert (done.returncode, done.stdout) == (0, "ran\n")
-    [line] = done.stderr.splitlines()
-    event = json.loads(line)
-    assert (event["event"], event["module"]) == ("preload.failed", "no_such_module")
-    assert "ModuleNotFoundError" in event["reason"]
-
-
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_a_closed_standard_stream_is_no_reason_to_fail(closed: str) -> None:
     served = f'exec "$0" -m mcp_server.cli --preload "" {closed}'
@@ -268,8 +258,8 @@ def test_doctor_is_in_colour_on_a_terminal_unless_told_not_to(env: dict[str, str
 
 
 def test_whoever_waits_at_a_terminal_sees_what_for_and_it_leaves_no_trace() -> None:
-    said = on_a_terminal("run", "--preload", "json", "-c", "print('ran')", env={})
-    assert "Starting Python, and loading json …" in said
+    said = on_a_terminal("run", "-c", "print('ran')", env={})
+    assert "Starting Python …" in said
     before, _, after = said.rpartition("Starting Python")
     assert "\x1b[2K" in after  # its line is erased
     assert "ran\r\n" in after

@@ -170,6 +170,16 @@ async def test_where_the_warm_cell_cannot_be_had_the_bare_one_serves_on_and_the_
     assert "exit code 9" in told["reason"]
 
 
+async def test_a_module_that_cannot_be_imported_is_told_unless_nobody_asked_for_it(slow_plan: CellPlan) -> None:
+    plan = replace(slow_plan, preload=("no_such_module", "another"), optional=frozenset({"another"}))
+    with structlog.testing.capture_logs() as log:
+        async with started(plan) as (engine, _), asyncio.timeout(PATIENCE_S):
+            await engine.warmed()
+    (told,) = [entry for entry in log if entry["event"] == "preload.failed"]
+    assert told["module"] == "no_such_module"
+    assert "ModuleNotFoundError" in told["reason"]
+
+
 async def test_in_the_best_tier_too_the_first_run_does_not_wait_for_what_is_preloaded(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plan = CellPlan(

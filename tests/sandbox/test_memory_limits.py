@@ -295,32 +295,37 @@ def waiting_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
 
+def own_groups(parent: cgroups.Parent) -> set[str]:
+    """Those of this process: others may come and go beside it."""
+    return {name for name in os.listdir(parent.memory) if name.startswith(f"{cgroups.PREFIX}{os.getpid()}-")}
+
+
 @pytest.mark.anyio
 async def test_a_cgroup_is_gone_when_its_context_is() -> None:
     keeper = group_keeper()
     parent = cgroups.find_parent()
-    before = set(os.listdir(parent.memory))
+    before = own_groups(parent)
     with waiting_process() as process:
         await keeper.admit(TAG, process.pid)
         keeper.busy(TAG)
-        assert len(set(os.listdir(parent.memory)) - before) == 1
+        assert len(own_groups(parent) - before) == 1
         process.communicate(b"\n")
     keeper.release(TAG)
-    assert set(os.listdir(parent.memory)) == before
+    assert own_groups(parent) == before
 
 
 @pytest.mark.anyio
 async def test_a_group_whose_processes_are_still_dying_is_removed_with_the_next() -> None:
     keeper = group_keeper()
     parent = cgroups.find_parent()
-    before = set(os.listdir(parent.memory))
+    before = own_groups(parent)
     with waiting_process() as process:
         await keeper.admit(TAG, process.pid)
         keeper.release(TAG)
-        assert len(set(os.listdir(parent.memory)) - before) == 1
+        assert len(own_groups(parent) - before) == 1
         process.communicate(b"\n")
     keeper.release(TAG + 1)
-    assert set(os.listdir(parent.memory)) == before
+    assert own_groups(parent) == before
 
 
 def test_groups_of_servers_that_are_gone_are_cleared_and_others_left(tmp_path: Path) -> None:
