@@ -127,6 +127,7 @@ class LocalEngine:
         self._ceilings = ceilings
         self._memory: MemoryKeeper = Unlimited()
         self._contexts: dict[str, _Context] = {}
+        self._beginning: set[_Worker] = set()
         self._errands: set[asyncio.Task[None]] = set()
 
     @property
@@ -204,6 +205,7 @@ class LocalEngine:
         self._cells.refuse()
         for context_id in list(self._contexts):
             await self.delete(context_id)
+        await asyncio.gather(*(worker.end() for worker in self._beginning))
         if self._errands:
             await asyncio.wait(self._errands)
         for files in self._sandbox_files.values():
@@ -278,6 +280,7 @@ class LocalEngine:
         spawned = await cell.spawn(sandbox_id, exits.set_result, context.name, own_directory=own_directory)
         worker = _Worker(cell, WorkerProcess(spawned, context.late), self._memory, spawned.tag)
         exits.add_done_callback(lambda done: worker.judge(done.result()))
+        self._beginning.add(worker)
         try:
             own = cell.work_dir(sandbox_id)
             cwd = context.spec.cwd or (os.path.join(own, context.name) if own_directory else own)
@@ -288,6 +291,8 @@ class LocalEngine:
         except asyncio.CancelledError:
             self._errand(worker.end())
             raise
+        finally:
+            self._beginning.discard(worker)
 
     def _files_of(self, context: _Context, cell: Cell) -> LocalFiles | None:
         if not cell.stores_outputs:
