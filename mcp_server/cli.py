@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -300,9 +301,9 @@ def doctor(context: typer.Context, *, flags: dict[str, Any]) -> None:
 async def _serve_stdio(settings: Settings, choice: EngineChoice) -> int:
     engine, warmth = chosen_engine(settings, choice)
     service = service_over(engine, settings)
-    with waiting.shown(waiting.STARTING):
-        await _start_beside_import(service, "mcp_server.app")
     try:
+        with waiting.shown(waiting.STARTING):
+            await _start_beside_import(service, "mcp_server.app")
         from mcp_server import stdio_server
         from mcp_server.app import build_server
 
@@ -327,9 +328,9 @@ async def _run_on_terminal(settings: Settings, source: str, images: ImageShelf) 
 
     # There will be one context: it imports what it needs, and nobody would need the rest.
     engine, _ = local_engine(settings.model_copy(update={"preload": ()}))
-    with waiting.shown(waiting.STARTING):
-        await engine.start()
     try:
+        with waiting.shown(waiting.STARTING):
+            await engine.start()
         return await terminal.run(engine, source, settings.timeout_s, images)
     finally:
         await engine.close()
@@ -342,8 +343,8 @@ async def _replay(settings: Settings, transcript: Transcript) -> int:
 
     engine, _ = local_engine(settings)
     service = service_over(engine, settings)
-    await service.start()
     try:
+        await service.start()
         return await playback.play(service, transcript, Console())
     finally:
         await service.close()
@@ -409,8 +410,34 @@ def _run(work: Coroutine[Any, Any, int]) -> None:
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        status = runner.run(work)
+        status = runner.run(_undone_by_signal(work))
     raise typer.Exit(status)
+
+
+async def _undone_by_signal(work: Coroutine[Any, Any, int]) -> int:
+    """A signal cancels the work for as long as that has no other use for it: what was begun is undone, not left.
+
+    A second one ends the process at once. SIGINT the runner treats alike.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    told: list[int] = []
+
+    def stop(number: int) -> None:
+        told.append(number)
+        loop.remove_signal_handler(number)
+        if task is not None:
+            task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not told:
+            raise
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    os._exit(128 + told[0])  # the interpreter's own end would wait for a thread that still imports
 
 
 if __name__ == "__main__":

@@ -93,9 +93,9 @@ async def serve(settings: Settings, choice: EngineChoice, plan: HttpPlan) -> int
             watch(plan.address.parent, lambda: _end_with_parent(listener))
         engine, warmth = chosen_engine(settings, choice)
         service = service_over(engine, settings, [metrics] if metrics is not None else [])
-        with waiting.shown(waiting.STARTING):
-            await service.start()
         try:
+            with waiting.shown(waiting.STARTING):
+                await service.start()
             server = build_server(service, settings, texts_for(service, settings, warmth()))
             doors = conversation_routes(service, addresses.transport_security())
             doors += toolbox_server.routes(service, for_pages=access.needs_token) if plan.toolbox else []

@@ -89,6 +89,7 @@ class Service:
         self._errands: set[asyncio.Task[Any]] = set()
         self._coming = 0
         self._of_principal: Counter[str] = Counter()
+        self._has_started = False
 
     @property
     def capabilities(self) -> EngineCapabilities:
@@ -106,6 +107,7 @@ class Service:
     async def start(self) -> None:
         """Raises `SetupFailed` where the engine cannot start."""
         await self._engine.start()
+        self._has_started = True
         _log.info("service.started", engine=self.capabilities.name, tier=self.capabilities.tier)
 
     async def drain(self, grace_s: float) -> None:
@@ -123,7 +125,7 @@ class Service:
         await self._calls.ended(INTERRUPTED_CALLS_S)
 
     async def close(self) -> None:
-        """End every context. Runs that are on end as cancelled."""
+        """End every context. Runs that are on end as cancelled. Also undoes a `start` that failed or was cancelled."""
         for handle in self._expiries.values():
             handle.cancel()
         self._expiries.clear()
@@ -132,7 +134,8 @@ class Service:
         if self._errands:
             await asyncio.wait(self._errands)
         await self._engine.close()
-        _log.info("service.closed")
+        if self._has_started:
+            _log.info("service.closed")
 
     # -- the four doors' four calls -------------------------------------------------------------------------------
 
