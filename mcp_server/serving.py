@@ -97,7 +97,7 @@ async def serve(settings: Settings, choice: EngineChoice, plan: HttpPlan) -> int
             with waiting.shown(waiting.STARTING):
                 await service.start()
             server = build_server(service, settings, texts_for(service, settings, warmth()))
-            doors = conversation_routes(service, addresses.transport_security())
+            doors = conversation_routes(service)
             doors += toolbox_server.routes(service, for_pages=access.needs_token) if plan.toolbox else []
             metadata = access.resource.routes() if access.resource is not None else []
             figures = [metrics.route()] if metrics is not None else []
