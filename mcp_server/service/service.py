@@ -104,6 +104,12 @@ class Service:
         """How many contexts there are, and how many there may be."""
         return len(self._contexts) + self._coming, self._limits.contexts
 
+    def load_of(self, principal: str) -> tuple[int, int]:
+        """The same of one principal; without one, of the server."""
+        if not principal:
+            return self.load
+        return self._of_principal[principal], min(self._limits.contexts_per_principal, self._limits.contexts)
+
     async def start(self) -> None:
         """Raises `SetupFailed` where the engine cannot start."""
         await self._engine.start()

@@ -55,7 +55,8 @@ def mux_routes(service: Service, sandboxes: Sandboxes) -> list[BaseRoute]:
     boot_nonce = secrets.token_hex(8)
 
     async def info(request: Request) -> JSONResponse:
-        in_use, capacity = service.load
+        principal = principal_of(request)
+        in_use, capacity = service.load_of(principal)
         can = service.capabilities
         return JSONResponse(
             {
@@ -64,7 +65,7 @@ def mux_routes(service: Service, sandboxes: Sandboxes) -> list[BaseRoute]:
                 "bootNonce": boot_nonce,
                 "capacity": capacity,
                 "contexts": in_use,
-                "sandboxes": len(sandboxes.listed(principal_of(request))),
+                "sandboxes": len(sandboxes.listed(principal)),
                 "engine": {"name": can.name, "tier": can.tier, "images": can.images, "missing": list(can.missing)},
             }
         )

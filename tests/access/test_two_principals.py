@@ -148,14 +148,14 @@ class Scene:
         return Caller(self.bob.server, self.bob.token, LATEST_HANDSHAKE_VERSION, self.hers.session)
 
 
-ANN, BOB = "token-of-ann-0123456789", "token-of-bob-0123456789"
+ANN, BOB, CAT = "token-of-ann-0123456789", "token-of-bob-0123456789", "token-of-cat-0123456789"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.touch(0o600)
-    tokens.write_text(f"ann {ANN}\nbob {BOB}\n")
+    tokens.write_text(f"ann {ANN}\nbob {BOB}\ncat {CAT}\n")
     with http_server("--toolbox", "--metrics", "--tokens", str(tokens)) as running:
         yield running
 
@@ -412,6 +412,23 @@ def test_after_all_that_she_has_everything_as_it_was(scene: Scene) -> None:
     assert session.call("list_contexts").startswith("200 ")
     assert SECRET in ann.execute(hers.sandbox, code=STEAL, contextId=hers.boxed)
     assert hers.boxed in ann.toolbox("GET", _contexts(hers.sandbox))
+
+
+def test_the_toolbox_counts_for_each_only_what_is_theirs(scene: Scene) -> None:
+    cat = Caller(scene.ann.server, CAT, scene.ann.version)
+    before = _facts(cat)
+    assert before["capacity"] == 500
+    assert _facts(scene.ann)["contexts"] >= 4
+    cat.context()
+    assert _facts(cat)["contexts"] == before["contexts"] + 1
+    scene.ann.context()
+    assert _facts(cat)["contexts"] == before["contexts"] + 1
+    assert before["contexts"] < 2  # one of the other era's scene at most
+
+
+def _facts(caller: Caller) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(caller.toolbox("GET", "/toolbox/x/info").removeprefix("200 "))
+    return facts
 
 
 def test_without_a_token_her_session_and_every_door_are_closed(server: ServerProcess, scene: Scene) -> None:
