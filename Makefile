@@ -65,7 +65,8 @@ package: $(VENV)/.package
 
 bundle: | $(BIN)/python
 	$(BIN)/python tools/bundle.py
-	@if command -v npx >/dev/null; then npx --yes $(MCPB) validate packaging/mcpb/manifest.json; fi
+	@if command -v npx >/dev/null; then npx --yes $(MCPB) validate packaging/mcpb/manifest.json; \
+	else echo "Not validated: $(MCPB) needs npx (Node.js)."; fi
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak $(SOAK)
