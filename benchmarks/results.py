@@ -127,6 +127,7 @@ def as_json(sections: Iterable[Section], machine: Mapping[str, str]) -> dict[str
 QUOTED = (
     "create a context, numpy, pandas, matplotlib preloaded, while spares last",
     "`1+1`, engine",
+    "`1+1` over stdio",
     "the server's memory grows by",
 )
 """The rows that the project's README quotes."""
@@ -135,11 +136,11 @@ QUOTED = (
 def quotation(rows: Iterable[Mapping[str, Any]]) -> str:
     """What the project's README says, from the rows of `as_json`. Raises KeyError where one is not there."""
     medians = {row["what"]: Unit[row["unit"].upper()].show(row["median"]) for row in rows if row["what"] in QUOTED}
-    context, run, flood = (medians[what] for what in QUOTED)
+    context, run, call, flood = (medians[what] for what in QUOTED)
     return (
         f"A sandboxed context with numpy, pandas and matplotlib loaded is there in **{context}**, `1+1` in one takes\n"
-        f"**{run}**, and a gigabyte of output costs the server **{flood}** of memory\n"
-        "([how it was measured](benchmarks/README.md); `make bench` measures it here)."
+        f"**{run}** (a whole call over stdio **{call}**), and a gigabyte of output costs the server **{flood}** of\n"
+        "memory ([how it was measured](benchmarks/README.md); `make bench` measures it here)."
     )
 
 

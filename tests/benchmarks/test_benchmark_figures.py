@@ -67,10 +67,11 @@ def test_saving_replaces_the_table_and_the_quoted_figures_and_keeps_the_rest(
     readme.parent.mkdir()
     front.write_text(f"before\n{harness.QUOTATION_BEGIN}\nold\n{harness.QUOTATION_END}\nafter\n")
     readme.write_text(f"before\n{harness.TABLE_BEGIN}\nold\n{harness.TABLE_END}\nafter\n")
-    context, run, flood = results.QUOTED
+    context, run, call, flood = results.QUOTED
     rows = [
         Row(context, Unit.SECONDS, one(0.001), Goal(most=0.002)),
         Row(run, Unit.SECONDS, one(0.0002)),
+        Row(call, Unit.SECONDS, one(0.0025)),
         Row(flood, Unit.BYTES, one(2.0**20)),
     ]
     harness.save("new", [Section("Title", rows)], MACHINE)
@@ -79,7 +80,8 @@ def test_saving_replaces_the_table_and_the_quoted_figures_and_keeps_the_rest(
     before, begin, rest = front.read_text().partition(harness.QUOTATION_BEGIN)
     quoted, end, after = rest.partition(harness.QUOTATION_END)
     assert (before, begin, end, after) == ("before\n", harness.QUOTATION_BEGIN, harness.QUOTATION_END, "\nafter\n")
-    assert [figure in quoted for figure in ("**1.00 ms**", "**0.2 ms**", "**1.00 MiB**", "old")] == [True] * 3 + [False]
+    assert all(figure in quoted for figure in ("**1.00 ms**", "**0.2 ms**", "**2.50 ms**", "**1.00 MiB**"))
+    assert "old" not in quoted
 
 
 def test_the_first_screen_quotes_the_last_saved_figures() -> None:
