@@ -6,6 +6,7 @@ connection whose other end is lost is found by TCP's keep-alive instead (`tune`)
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -53,8 +54,8 @@ def routes(service: Service, *, for_pages: bool = False) -> list[BaseRoute]:
     toolbox = [*mux_routes(service, sandboxes), *interpreter_routes(service, sandboxes)]
     middleware = [] if for_pages else [Middleware(_NoPages)]
     return [
-        Mount("/api", app=_door(main_api_routes(sandboxes), middleware)),
-        Mount("/toolbox", app=_door(toolbox, middleware)),
+        _Door("/api", app=_door(main_api_routes(sandboxes), middleware)),
+        _Door("/toolbox", app=_door(toolbox, middleware)),
     ]
 
 
@@ -100,6 +101,14 @@ def _door(its_routes: list[BaseRoute], middleware: list[Middleware]) -> ASGIApp:
             Exception: on_fault,
         },
     )
+
+
+class _Door(Mount):
+    """Takes every path beneath its own: Starlette's leaves those with a line break to whatever comes after it."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        super().__init__(path, app)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
 
 class _NoPages:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -70,6 +70,7 @@ def assert_answered(answer: httpx.Response, method: str) -> None:
 
 @EXAMPLES
 @given(method=METHODS, path=PATHS, query=QUERIES, body=RAW)
+@example(method="GET", path="/api/\n0", query={}, body=b"")
 def test_any_request_is_answered(
     http: httpx.Client, method: str, path: str, query: dict[str, str], body: bytes
 ) -> None:
