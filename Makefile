@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE := .node
+# Compiled at once: contexts, which import the same files, may write none.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 MCPB := @anthropic-ai/mcpb@2.1.2
 
 # Said in one line before anything is tried.
@@ -77,31 +79,32 @@ clean:
 $(BIN)/python:
 	@echo "Making $(VENV) …"
 	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 # A stamp for each set of extras: made anew when what is asked for changes.
 $(VENV)/.data: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data]'
+	@$(INSTALL) --editable '.[data]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test]'
+	@$(INSTALL) --editable '.[data,test]'
 	@touch $@ $(VENV)/.data
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,bench]'
+	@$(INSTALL) --editable '.[data,bench]'
 	@touch $@ $(VENV)/.data
 
 $(VENV)/.package: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[package]'
+	@$(INSTALL) --editable '.[package]'
 	@touch $@
 
 $(VENV)/.check: pyproject.toml | $(BIN)/python
 	@echo "Installing …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data,test,bench,check]'
+	@$(INSTALL) --editable '.[data,test,bench,check]'
 	@touch $@ $(VENV)/.test $(VENV)/.bench $(VENV)/.data
 
 # Pinned in tests/conformance/node; nothing is written outside of $(NODE) but npm's own cache.

@@ -11,7 +11,7 @@ from tests.soak.soak import Options, soak
 
 pytestmark = pytest.mark.anyio
 
-SHORT = Options(duration_s=25, warm_up_s=8, conversations=20, pause_s=0.5, kill_every_s=1)
+SHORT = Options(duration_s=12, warm_up_s=5, conversations=20, pause_s=0.5, kill_every_s=1)
 
 
 @pytest.mark.timeout(360)  # rests, and the end of what is under way, on a machine with other things to do
