@@ -69,8 +69,9 @@ class _Worker:
 
     async def end(self) -> None:
         """Kill it and all that it started, then close what the host holds of it. Idempotent."""
+        destroyed = self.cell.destroy(self.process.worker_id)
         self.process.kill()  # at once, while the cell still looks for the others
-        await self.cell.destroy(self.process.worker_id)
+        await destroyed
         self.memory.release(self.tag)
         self.process.on_exit(
             WorkerExit(exit_code=None, signal=signal.SIGKILL)

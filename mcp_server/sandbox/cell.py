@@ -213,11 +213,17 @@ class Cell:
             raise EngineUnavailable(f"The sandbox's files cannot be reached: {text}.")
         return fds[0]
 
-    async def destroy(self, worker_id: int) -> None:
-        """End everything that the worker started, however it hides; returns when that is gone. Unknown ids pass."""
+    def destroy(self, worker_id: int) -> asyncio.Future[None]:
+        """End everything that the worker started, however it hides; done when that is gone. Unknown ids pass.
+
+        It is under way when this returns. Safe to cancel.
+        """
         worker = self._workers.get(worker_id)
         if worker is not None:
-            await asyncio.shield(self._ask_to_destroy(worker_id, worker))
+            return asyncio.shield(self._ask_to_destroy(worker_id, worker))
+        nothing: asyncio.Future[None] = self._loop.create_future()
+        nothing.set_result(None)
+        return nothing
 
     async def delete_sandbox(self, sandbox: str) -> None:
         """Destroy the sandbox's workers and remove its files; close the cell, where that is the sandbox.

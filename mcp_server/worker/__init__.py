@@ -9,6 +9,7 @@ The host imports `frames` from here and nothing else. Where to look:
       built by              builder, bubble          namespaces, or bubblewrap
                             view, workspace          what files it can see
                             nursery, holder          rooms, built ahead; what holds each
+                            undertaker               lets go of them, so that nobody waits for the kernel
     confinement             birth                    from a fork to a process that may run user code
                             confine, seccomp/, tags  limits, Landlock, capabilities, system calls; the mark of a context
                             linux                    system calls that the standard library lacks

@@ -34,12 +34,13 @@ CEILINGS = {"max_inotify_instances": 64, "max_inotify_watches": 8192, "max_fanot
 """Of /proc/sys/user: without them code inside could use up what the host grants to its whole user."""
 
 
-def start(plan: Dict[str, Any], control: socket.socket) -> socket.socket:
-    """Fork the nursery; returns the socket to it. It lets go of `control`, which is the zygote's."""
+def start(plan: Dict[str, Any], *others: socket.socket) -> socket.socket:
+    """Fork the nursery; returns the socket to it. It lets go of `others`, which are the zygote's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
-        control.close()
+        for other in others:
+            other.close()
         linux.die_with_parent(signal.SIGKILL)
         _serve(theirs, plan)
     theirs.close()

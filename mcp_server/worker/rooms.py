@@ -8,11 +8,12 @@ and gives up the right to with it; the mounts are put into its room by the zygot
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Deque, Dict, List, Set
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Set
 
 from . import confine, linux, nursery, packets, view
 
@@ -57,10 +58,14 @@ class Sandbox:
 class Rooms:
     """Houses each worker in a room of its own, and ends it by ending the room."""
 
-    def __init__(self, zygote: "Zygote", plan: Dict[str, Any], nursery_socket: socket.socket) -> None:
+    def __init__(
+        self, zygote: "Zygote", plan: Dict[str, Any], nursery_socket: socket.socket, undertaker_socket: socket.socket
+    ) -> None:
         self._zygote = zygote
         self._plan = plan
         self._nursery = nursery_socket
+        self._undertaker = undertaker_socket
+        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._home_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._requested = 0
@@ -108,6 +113,7 @@ class Rooms:
         if room is None:
             self._zygote.say_destroyed(worker, 0)
         elif room.workers == {worker}:
+            self._tell_undertaker(room)
             room.kill()
         else:
             room.workers.discard(worker)
@@ -177,6 +183,34 @@ class Rooms:
             for path, tree in trees.items():
                 linux.move_mount(tree, path)
             _write_users(uid)
+        finally:
+            linux.setns(self._home_mounts, linux.CLONE_NEWNS)
+
+    def _tell_undertaker(self, room: Room) -> None:
+        """Of a room that is about to be killed. What it is not told of only takes longer."""
+        mounts = self._open_mounts(room)
+        if mounts is None:
+            return
+        try:
+            packets.send(self._undertaker, {"op": "bury"}, [room.first, mounts])
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ETOOMANYREFS):  # more of them end than it has buried
+                raise
+        finally:
+            os.close(mounts)
+
+    def _open_mounts(self, room: Room) -> Optional[int]:
+        """The mount namespace of a room; None where that has ended, or no descriptor is left."""
+        try:
+            linux.setns(room.first, linux.CLONE_NEWNS)
+        except ProcessLookupError:
+            return None
+        try:
+            return os.open("self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            return None
         finally:
             linux.setns(self._home_mounts, linux.CLONE_NEWNS)
 

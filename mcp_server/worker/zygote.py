@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any, Callable, ContextManager, Dict, NoReturn, Optional, Sequence, Union
 
-from . import birth, confine, linux, nursery, packets, reaping, rebirth, tags
+from . import birth, confine, linux, nursery, packets, reaping, rebirth, tags, undertaker
 from .oneroom import OneRoom
 from .plain import Plain
 from .rooms import WORK, Rooms
@@ -31,7 +31,8 @@ def main(control_fd: str) -> NoReturn:
     os.close(this)
     linux.set_dumpable(False)
     _raise_open_files()
-    room_builder = nursery.start(plan, control) if plan["rooms"] else None
+    burying = undertaker.start(control) if plan["rooms"] else None
+    room_builder = nursery.start(plan, control, burying) if burying is not None else None
     try:
         from . import preload  # not before: what it imports would cost each room 80 page faults
 
@@ -45,7 +46,7 @@ def main(control_fd: str) -> NoReturn:
         facts = preload.look_for(plan["preload"]) if plan["bare"] else preload.warm(plan["preload"])
     if plan["seccomp"] is not None:
         confine.read_program(plan["seccomp"])  # once, not in each worker
-    zygote = Zygote(control, plan, room_builder)
+    zygote = Zygote(control, plan, room_builder, burying)
     zygote.open()
     packets.send(control, {"op": "ready", **facts})
     zygote.serve()
@@ -54,14 +55,20 @@ def main(control_fd: str) -> NoReturn:
 class Zygote:
     """Forks workers on request, reaps them and reports their ends. Where they live is its housing's matter."""
 
-    def __init__(self, control: socket.socket, plan: Dict[str, Any], room_builder: Optional[socket.socket]) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        plan: Dict[str, Any],
+        room_builder: Optional[socket.socket],
+        burying: Optional[socket.socket],
+    ) -> None:
         self._control = control
         self._plan = plan
         self._worker_of: Dict[int, int] = {}
         self._homeless: Dict[int, socket.socket] = {}
         self._poll = select.poll()
         self._handlers: Dict[int, Callable[[], None]] = {}
-        self._housing = self._choose_housing(room_builder)
+        self._housing = self._choose_housing(room_builder, burying)
 
     def open(self) -> None:
         """Make ready to serve; where that fails the host hears why, and the process ends."""
@@ -136,9 +143,11 @@ class Zygote:
 
     # Its own
 
-    def _choose_housing(self, room_builder: Optional[socket.socket]) -> Union[OneRoom, Plain, Rooms]:
-        if room_builder is not None:
-            return Rooms(self, self._plan, room_builder)
+    def _choose_housing(
+        self, room_builder: Optional[socket.socket], burying: Optional[socket.socket]
+    ) -> Union[OneRoom, Plain, Rooms]:
+        if room_builder is not None and burying is not None:
+            return Rooms(self, self._plan, room_builder, burying)
         return OneRoom(self) if self._plan["one_room"] else Plain(self, self._plan)
 
     def _say(self, message: Dict[str, Any], fds: Sequence[int] = ()) -> None:

@@ -325,12 +325,37 @@ def test_a_hundred_workers_leave_nothing(perform_shared: Perform) -> None:
             for number in range(100):
                 await live(number)
             assert left() == before
-            assert len(descendants(os.getpid())) <= 2 + 1 + stage.plan.spare_rooms + 1  # shim, zygote, nursery, rooms
+            ours = 4  # shim, zygote, undertaker, nursery
+            assert len(descendants(os.getpid())) <= ours + stage.plan.spare_rooms + 1
             probe = await enter(cell)
             if stage.tier is Tier.STRONG:
                 assert await probe.do("answer = open('/proc/self/mounts').read().count(' tmpfs ')") <= 10
 
     perform_shared(scene)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may see what the undertaker holds")
+def test_no_namespace_of_a_room_that_ended_is_held_for_long() -> None:
+    require_tier(Tier.STRONG, ordinary_user=False)
+
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            undertaker, *others = [pid for pid in descendants(os.getpid()) if _name_of(pid) == "undertaker"]
+            assert not others
+            held = len(os.listdir(f"/proc/{undertaker}/fd"))
+            workers = [await enter(cell, f"sandbox {number}") for number in range(5)]
+            await asyncio.gather(*(cell.destroy(worker.spawned.worker_id) for worker in workers))
+            assert all(worker.everything_is_gone() for worker in workers)
+            async with asyncio.timeout(10):
+                while len(os.listdir(f"/proc/{undertaker}/fd")) > held:  # noqa: ASYNC110  (the kernel tells nobody)
+                    await asyncio.sleep(0.01)
+
+    play(scene, Tier.STRONG, ordinary_user=False)
+
+
+def _name_of(pid: int) -> str:
+    with open(f"/proc/{pid}/comm") as name:
+        return name.read().strip()
 
 
 def test_after_the_end_of_a_cell_nothing_can_be_had(perform: Perform) -> None:
