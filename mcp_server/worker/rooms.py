@@ -8,6 +8,7 @@ and gives up the right to with it; the mounts are put into its room by the zygot
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -39,7 +40,8 @@ class Room:
 
     def kill(self) -> None:
         """The kernel kills the rest of it, and `first` becomes readable when all of that is gone."""
-        signal.pidfd_send_signal(self.first, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # killed for memory, say, and its end not yet read
+            signal.pidfd_send_signal(self.first, signal.SIGKILL)
 
     def close(self) -> None:
         os.close(self.first)
