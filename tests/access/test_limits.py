@@ -70,17 +70,21 @@ def test_a_body_in_chunks_is_refused_as_soon_as_it_is_too_large(server: ServerPr
 def test_requests_of_one_and_of_all_are_counted_and_given_back(server: ServerProcess) -> None:
     streams: list[Iterator[str]] = []
     with ExitStack() as open_calls:
-        for token in (ANN, ANN, ANN, BOB):
-            if token == BOB:
+        sessions = [
+            open_calls.enter_context(RawSession(server, modern=True, token=token)) for token in (ANN, ANN, ANN, BOB)
+        ]
+        # All of them before any stream: a request is given back a moment after its answer has come.
+        handles = [
+            answer_of(session.post("create_context", {}).text)["result"]["structuredContent"]["context_id"]
+            for session in sessions
+        ]
+        for session, handle in zip(sessions, handles, strict=True):
+            if session is sessions[-1]:
                 refused = ask(server, "GET", "/api/sandbox")
                 assert refused.status_code == 429
                 assert "3 requests open, the most that one user may" in refused.json()["message"]
                 assert refused.headers["retry-after"] == "1"
-                assert ask(server, "GET", "/api/sandbox", BOB).status_code == 200
-            session = open_calls.enter_context(RawSession(server, modern=True, token=token))
-            handle = answer_of(session.post("create_context", {}).text)["result"]["structuredContent"]
-            arguments = {"code": GOING, "context_id": handle["context_id"]}
-            lines = open_calls.enter_context(session.call_streaming("run_code", arguments))
+            lines = open_calls.enter_context(session.call_streaming("run_code", {"code": GOING, "context_id": handle}))
             streams.append(lines)  # a stream that nobody holds is closed
             session.wait_for(lines, "going")
         refused = ask(server, "GET", "/api/sandbox", CAT)
