@@ -12,7 +12,7 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Any, Iterable, Optional, Union
+from typing import Any, Iterable, Optional, Tuple, Union
 
 Path = Union[str, bytes]
 
@@ -278,11 +278,15 @@ def drop_capabilities(kept: Iterable[int] = ()) -> None:
     limit_capabilities(kept)
 
 
+def capability_sets(kept: Iterable[int] = ()) -> Tuple[bytes, bytes]:
+    """The arguments of capset that give up all capabilities but these, which must be below 32."""
+    mask = sum(1 << number for number in kept)
+    return struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", mask, mask, 0, 0, 0, 0)
+
+
 def limit_capabilities(kept: Iterable[int] = ()) -> None:
     """Have no effective and permitted capabilities but these, which must be below 32, and no inheritable ones."""
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    mask = sum(1 << number for number in kept)
-    _checked(_libc.capset(header, struct.pack("6I", mask, mask, 0, 0, 0, 0)), "capset")
+    _checked(_libc.capset(*capability_sets(kept)), "capset")
 
 
 def close_all_fds_but(kept: Iterable[int]) -> None:
