@@ -40,6 +40,7 @@ __all__ = ["Cell", "Spawned", "Warmth", "WorkerExit"]
 WORK_INSIDE = "/work"
 OUTPUTS_INSIDE = "/outputs"
 
+_NO_OUTPUTS = "No place for the outputs of a context can be made"
 _NOT_LIMITED = "The memory of a new context cannot be limited"
 
 _log = structlog.get_logger(__name__)
@@ -86,6 +87,7 @@ class Cell:
         self._asked: dict[tuple[str, str], asyncio.Future[tuple[str, list[int]]]] = {}
         self._first_process_gone: asyncio.Future[None] | None = None
         self._outputs_fd: int | None = None
+        self._with_outputs: set[str] = set()
         self._channel: Channel | None = None
         self._zygote: Interpreter | None = None
         self._ready: asyncio.Future[Warmth] = self._loop.create_future()
@@ -156,19 +158,20 @@ class Cell:
         worker_id, worker, ends = prepared.worker_id, prepared.worker, prepared.ends
         try:
             channel = self._running_channel()
-            if name and self._outputs_fd is not None:
-                self._make_outputs(sandbox, name)
+            outputs_there = self._give_outputs(worker_id, sandbox, name)
             worker.sandbox, worker.on_exit = sandbox, on_exit
             housed = worker.housed = self._loop.create_future()
             place = {
                 "sandbox": self._sandbox_name(sandbox),
-                "outputs": name,
+                "outputs": "" if outputs_there else name,
                 "directory": name if own_directory else "",
             }
             channel.send({"op": "house", "worker": worker_id, **place})
         except BaseException:
             self._discard(prepared)
             raise
+        if not outputs_there:
+            self._drop_spare_outputs(worker_id)
         return Spawned(
             worker_id,
             ends.control,
@@ -239,6 +242,7 @@ class Cell:
         if name is None or self._closing:
             return
         if self._has_rooms and self._outputs_fd is not None:
+            self._with_outputs.discard(name)
             with suppress(FileNotFoundError):
                 shutil.rmtree(name, dir_fd=self._outputs_fd)
         text, _ = await self._ask("forget", name)
@@ -402,12 +406,14 @@ class Cell:
         ends = self._make_ends(worker_id)
         worker = self._workers[worker_id] = HostedWorker(self._loop.create_future())
         try:
-            channel.send({"op": "prepare", "worker": worker_id}, ends.theirs)
+            outputs = self._make_spare_outputs(worker_id)
+            channel.send({"op": "prepare", "worker": worker_id, "outputs": outputs}, ends.theirs)
             pidfd = await asyncio.shield(worker.born)
             prepared = Prepared(worker_id, worker, ends, pidfd, pid_of(pidfd))
         except BaseException:
             ends.close_ours()
             self.memory.release(self._tag(worker_id))
+            self._drop_spare_outputs(worker_id)
             self._abandon(worker_id, worker)
             raise
         finally:
@@ -448,6 +454,7 @@ class Cell:
 
     def _discard(self, prepared: Prepared) -> None:
         prepared.close()
+        self._drop_spare_outputs(prepared.worker_id)
         self.memory.release(self._tag(prepared.worker_id))
         prepared.worker.on_exit = lambda _: None
         if prepared.worker_id in self._workers:
@@ -471,11 +478,50 @@ class Cell:
             answer.add_done_callback(_close_unclaimed)
             raise
 
-    def _make_outputs(self, sandbox: str, name: str) -> None:
+    def _make_spare_outputs(self, worker_id: int) -> str:
+        """A directory for outputs that a worker's room can have already. Raises EngineUnavailable."""
+        if self._outputs_fd is None or not self._has_rooms:
+            return ""
         try:
+            os.mkdir(_spare_outputs(worker_id), 0o755, dir_fd=self._outputs_fd)
+        except OSError as error:
+            raise EngineUnavailable(f"{_NO_OUTPUTS}: {error}.") from error
+        return _spare_outputs(worker_id)
+
+    def _drop_spare_outputs(self, worker_id: int) -> None:
+        if self._outputs_fd is not None:
+            with suppress(FileNotFoundError):
+                os.rmdir(_spare_outputs(worker_id), dir_fd=self._outputs_fd)
+
+    def _give_outputs(self, worker_id: int, sandbox: str, name: str) -> bool:
+        """See to the directory of a context's outputs. Whether the worker's room has it already.
+
+        Raises EngineUnavailable.
+        """
+        if not name or self._outputs_fd is None:
+            return False
+        try:
+            if self._has_rooms and self._move_outputs(worker_id, sandbox, name):
+                return True
             os.close(self.open_outputs(sandbox, name))
         except OSError as error:
-            raise EngineUnavailable(f"No place for the outputs of a context can be made: {error}.") from error
+            raise EngineUnavailable(f"{_NO_OUTPUTS}: {error}.") from error
+        return False
+
+    def _move_outputs(self, worker_id: int, sandbox: str, name: str) -> bool:
+        """Where the context had a worker before, its outputs stay: False."""
+        fd, inside = self._outputs_fd, self._sandbox_name(sandbox)
+        if inside not in self._with_outputs:
+            with suppress(FileExistsError):
+                os.mkdir(inside, 0o755, dir_fd=fd)
+            self._with_outputs.add(inside)
+        try:
+            os.rename(_spare_outputs(worker_id), f"{inside}/{name}", src_dir_fd=fd, dst_dir_fd=fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        return True
 
     def _running_channel(self) -> Channel:
         if self._channel is None or self._channel.closed or self.warmth is None or self._closing:
@@ -502,6 +548,10 @@ class Cell:
         worker.abandon()
         if worker_id in self._workers:
             self._ask_to_destroy(worker_id, worker)
+
+
+def _spare_outputs(worker_id: int) -> str:
+    return f"w{worker_id}"
 
 
 def _close_unclaimed(answer: asyncio.Future[tuple[str, list[int]]]) -> None:

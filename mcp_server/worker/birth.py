@@ -30,7 +30,8 @@ DEFAULT_SIGNALS = (_signal.SIGCHLD, _signal.SIGHUP, _signal.SIGTERM, _signal.SIG
 class Order:
     """A worker as the host asked for it: its number and tag, its ends of socket and pipes, and in time its sandbox.
 
-    `writable` and `readable` are paths of its own, for Landlock.
+    `outputs` is where those of its runs will be, once that is known. `writable` and `readable` are paths of its own,
+    for Landlock.
     """
 
     __slots__ = ("worker", "tag", "sandbox", "directory", "outputs", "writable", "readable", "plan", "fds", "report")
@@ -40,7 +41,7 @@ class Order:
         self.tag: int = plan["first_tag"] + self.worker
         self.sandbox = ""
         self.directory = ""
-        self.outputs = ""
+        self.outputs: str = message["outputs"]
         self.writable: List[str] = []
         self.readable: List[str] = []
         self.plan = plan

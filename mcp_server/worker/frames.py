@@ -134,8 +134,9 @@ def _header(raw: bytes) -> dict[str, Any]:
 #
 #     host → builder  {"op": "build", …plan}                                     once; it then becomes the zygote
 #     host → zygote   {"op": "begin", …plan}                                     once, first
-#                     {"op": "prepare", "worker": int}   + the worker's ends: control socket, stdout, stderr, and
-#                                                                              doors into its limits (`limits`)
+#                     {"op": "prepare", "worker": int, "outputs": str}         + the worker's ends: control socket,
+#                                                           stdout, stderr, and doors into its limits (`limits`);
+#                                                           outputs are for its room, where they can be already
 #                     {"op": "house", "worker": int, "sandbox": str, "outputs": str, "directory": str}
 #                     {"op": "destroy", "worker": int}
 #                     {"op": "reach", "sandbox": str}

@@ -32,10 +32,11 @@ _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CL
 class Room:
     """`first` is the pidfd of its first process, with which it stays and goes."""
 
-    __slots__ = ("first", "workers")
+    __slots__ = ("first", "workers", "has_outputs")
 
     def __init__(self, first: int) -> None:
         self.first = first
+        self.has_outputs = False
         self.workers: Set[int] = set()
 
     def kill(self) -> None:
@@ -94,16 +95,8 @@ class Rooms:
         """Give a worker that waits the mounts of its sandbox. Raises OSError."""
         sandbox = self._sandbox(message["sandbox"])
         uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
-        trees = {WORK: linux.open_tree(sandbox.work)}
-        try:
-            outputs = os.path.join(view.OUTPUTS_DIR, message["sandbox"], message["outputs"])
-            if message["outputs"] and os.path.isdir(outputs):
-                trees[OUTPUTS] = linux.open_tree(outputs)
-                linux.mount_setattr("", view.READ_ONLY, dir_fd=trees[OUTPUTS])
-            self._equip(self._room_of[message["worker"]], trees, uid)
-        finally:
-            for tree in trees.values():
-                os.close(tree)
+        outputs = message["outputs"] and os.path.join(message["sandbox"], message["outputs"])
+        self._equip(self._room_of[message["worker"]], sandbox.work, outputs, uid)
         self._zygote.place_worker({**message, "uid": uid})
 
     def destroy(self, worker: int) -> None:
@@ -152,12 +145,13 @@ class Rooms:
     def _occupy(self, order: "Order", room: Room) -> None:
         room.workers.add(order.worker)
         self._room_of[order.worker] = room
+        self._equip(room, "", order.outputs, self._plan["room_uid"])
         linux.setns(room.first, linux.CLONE_NEWPID)
         try:
             self._zygote.fork_worker(order, _Steps(order, room))
         finally:
             linux.setns(self._home, linux.CLONE_NEWPID)
-        self._equip(room, {}, self._plan["room_uid"])  # rehearsed: each page of ours costs a copy after a fork
+        self._equip(room, "", "", self._plan["room_uid"])  # rehearsed: each page of ours costs a copy after a fork
 
     def _sandbox(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)
@@ -178,12 +172,28 @@ class Rooms:
         linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
         return Sandbox(work, uid)
 
-    def _equip(self, room: Room, trees: Dict[str, int], uid: int) -> None:
-        """Put into a room what depends on its sandbox, from within its mount namespace."""
+    def _equip(self, room: Room, work: str, outputs: str, uid: int) -> None:
+        """Put into a room what its worker needs of the cell: a sandbox's files and outputs ("" is none), its user."""
+        trees = {}
+        try:
+            if work:
+                trees[WORK] = linux.open_tree(work)
+            if outputs:
+                trees[OUTPUTS] = linux.open_tree(os.path.join(view.OUTPUTS_DIR, outputs))
+                linux.mount_setattr("", view.READ_ONLY, dir_fd=trees[OUTPUTS])
+            self._furnish(room, trees, uid)
+        finally:
+            for tree in trees.values():
+                os.close(tree)
+
+    def _furnish(self, room: Room, trees: Dict[str, int], uid: int) -> None:
         linux.setns(room.first, linux.CLONE_NEWNS)
         try:
+            if OUTPUTS in trees and room.has_outputs:
+                linux.unmount(OUTPUTS)
             for path, tree in trees.items():
                 linux.move_mount(tree, path)
+            room.has_outputs = room.has_outputs or OUTPUTS in trees
             _write_users(uid)
         finally:
             linux.setns(self._home_mounts, linux.CLONE_NEWNS)
