@@ -170,8 +170,6 @@ class Cell:
         except BaseException:
             self._discard(prepared)
             raise
-        if not outputs_there:
-            self._drop_spare_outputs(worker_id)
         return Spawned(
             worker_id,
             ends.control,
@@ -391,6 +389,7 @@ class Cell:
         worker = self._workers.pop(worker_id, None)
         if worker is None:  # its room ended by itself, and was said to be gone then
             return
+        self._drop_spare_outputs(worker_id)
         if survivors:
             _log.error("context.survivors", processes=survivors)
         if worker.gone is not None:
@@ -413,7 +412,6 @@ class Cell:
         except BaseException:
             ends.close_ours()
             self.memory.release(self._tag(worker_id))
-            self._drop_spare_outputs(worker_id)
             self._abandon(worker_id, worker)
             raise
         finally:
@@ -454,7 +452,6 @@ class Cell:
 
     def _discard(self, prepared: Prepared) -> None:
         prepared.close()
-        self._drop_spare_outputs(prepared.worker_id)
         self.memory.release(self._tag(prepared.worker_id))
         prepared.worker.on_exit = lambda _: None
         if prepared.worker_id in self._workers:
@@ -489,6 +486,7 @@ class Cell:
         return _spare_outputs(worker_id)
 
     def _drop_spare_outputs(self, worker_id: int) -> None:
+        """Where they were not given away."""
         if self._outputs_fd is not None:
             with suppress(FileNotFoundError):
                 os.rmdir(_spare_outputs(worker_id), dir_fd=self._outputs_fd)

@@ -28,8 +28,8 @@ class Spawned:
     ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever. ``tag`` is
     worn by all that the worker will ever start (`processes`).
 
-    What is sent to it before it is ``housed``, sealed in its sandbox, it reads then. ``housed`` fails with
-    EngineUnavailable where it never will be.
+    What is sent to it, it reads when it is sealed in its sandbox. It is ``housed`` when it has answered INIT; that
+    fails with EngineUnavailable where it never will.
     """
 
     worker_id: int
@@ -47,8 +47,8 @@ class HostedWorker:
     """A worker in the cell's books.
 
     ``born`` gives its pidfd, once it can be told of a sandbox. ``housed`` exists once it was, and is done when it is
-    there, sealed. ``failure`` says why nothing will come of it. ``gone`` exists once its end was asked for, and is done
-    when all that it started is gone.
+    there and has answered INIT. ``failure`` says why nothing will come of it. ``gone`` exists once its end was asked
+    for, and is done when all that it started is gone.
     """
 
     born: asyncio.Future[int]

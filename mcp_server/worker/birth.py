@@ -6,6 +6,7 @@ of them are its `Steps`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import os
@@ -63,7 +64,8 @@ class Order:
         """In the worker: take the sandbox's directory, as it is seen here, for home and its part of it for cwd."""
         os.environ["HOME"] = work
         place = os.path.join(work, self.directory)
-        os.makedirs(place, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # of an earlier worker, or not its own
+            os.mkdir(place)
         os.chdir(place)
 
 
@@ -83,7 +85,8 @@ class Steps(Protocol):
 def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoReturn:
     """Arrive, settle, wait at `housing` for a sandbox, move in, run the worker's loop. Never returns.
 
-    A step that fails is told to the host, and the process ends.
+    The host hears of that last, after the answer to INIT, for which a caller waits. A step that fails is told to the
+    host, and the process ends.
     """
     try:
         _go_through(order.fds[FIRST_DOOR:])
@@ -105,6 +108,7 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoRetur
         housing.close()
         order.place(message)
         steps.move_in(message)
+        post.begin()
         packets.send(order.report, {"op": "spawned", "worker": order.worker})
         order.report.close()
     except Exception as error:  # whatever went wrong, the host must hear of it: no other way leads out of here

@@ -131,9 +131,9 @@ def become(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def give_up() -> None:
-    """After a seal: let go of the capabilities that it kept. Raises OSError."""
-    linux.limit_capabilities()
+def give_up(kept: Tuple[int, ...] = ()) -> None:
+    """After a seal: let go of the capabilities that it kept, but for these. Raises OSError."""
+    linux.limit_capabilities(kept)
     linux.set_dumpable(False)  # a change of uid since then has set it to what the machine's administrator chose
 
 

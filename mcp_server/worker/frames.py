@@ -145,7 +145,7 @@ def _header(raw: bytes) -> dict[str, Any]:
 #                     {"op": "outputs"}                  before ready            + directory for outputs of runs
 #                     {"op": "ready", …facts}            answers begin
 #                     {"op": "born", "worker": int}      answers prepare         + pidfd of the worker
-#                     {"op": "spawned", "worker": int}   answers house: it is sealed, and takes frames
+#                     {"op": "spawned", "worker": int}   answers house: it is sealed, and has answered INIT
 #                     {"op": "failed", "worker": int | null, "text": str}        answers prepare, house, begin (null)
 #                     {"op": "exited", "worker": int, "status": int}             a wait status, as soon as it is known
 #                     {"op": "destroyed", "worker": int, "survivors": int}       answers destroy

@@ -52,6 +52,13 @@ class Post:
         rebirth.start_children_here()
         frames.encode(frames.Frame(frames.READY, _about()))
 
+    def begin(self) -> None:
+        """Take on what the host says with INIT, and answer it. The process ends as with `serve`."""
+        try:
+            self._begin()
+        except BaseException as error:
+            _end_process(error)
+
     def serve(self) -> NoReturn:
         """Be the worker of one context until the host closes the socket; then the process ends at once.
 
@@ -59,15 +66,10 @@ class Post:
         that is due, 74 where a descriptor is lost, 70 for a fault of its own, told on stderr.
         """
         try:
-            self._begin()
             self._run_all()
-        except frames.FrameError:
-            _exit_process(os.EX_PROTOCOL)
-        except OSError:  # the host is gone, or user code closed what the worker stands on
-            _exit_process(os.EX_IOERR)
-        except BaseException:  # user code took apart what the worker stands on; nothing may return to the zygote's code
-            _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
-            _exit_process(os.EX_SOFTWARE)
+        except BaseException as error:
+            _end_process(error)
+        _exit_process(0)
 
     def _begin(self) -> None:
         first = self._channel.receive()
@@ -83,11 +85,11 @@ class Post:
         self._blas.heed(first.header["envs"])
         self._channel.answer(frames.encode(frames.Frame(frames.READY, _about())))
 
-    def _run_all(self) -> NoReturn:
+    def _run_all(self) -> None:
         while True:
             request = self._channel.receive()
             if request is None:
-                _exit_process(0)
+                return
             if request.kind != frames.RUN:
                 raise frames.FrameError("RUN is due")
             self._context.run(request)
@@ -117,6 +119,18 @@ def _enter(header: dict[str, Any]) -> str:
         time.tzset()
     sys.path[1:1] = filter(None, header["envs"].get("PYTHONPATH", "").split(os.pathsep))
     return ""
+
+
+def _end_process(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    except frames.FrameError:
+        _exit_process(os.EX_PROTOCOL)
+    except OSError:  # the host is gone, or user code closed what the worker stands on
+        _exit_process(os.EX_IOERR)
+    except BaseException:  # user code took apart what the worker stands on; nothing may return to the zygote's code
+        _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        _exit_process(os.EX_SOFTWARE)
 
 
 def _about() -> dict[str, Any]:

@@ -26,6 +26,9 @@ WORK = view.WORK
 OUTPUTS = "/outputs"
 
 _FIRST_SANDBOX_UID = 1000
+_KEPT = (linux.CAP_SETUID, linux.CAP_SETGID)
+"""Of capabilities, until a worker has become its sandbox's user."""
+
 _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
 
@@ -95,8 +98,10 @@ class Rooms:
         """Give a worker that waits the mounts of its sandbox. Raises OSError."""
         sandbox = self._sandbox(message["sandbox"])
         uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
-        outputs = message["outputs"] and os.path.join(message["sandbox"], message["outputs"])
-        self._equip(self._room_of[message["worker"]], sandbox.work, outputs, uid)
+        trees = {WORK: linux.open_tree(sandbox.work)}
+        if message["outputs"]:
+            trees[OUTPUTS] = _open_outputs(os.path.join(message["sandbox"], message["outputs"]))
+        self._equip(self._room_of[message["worker"]], trees, uid)
         self._zygote.place_worker({**message, "uid": uid})
 
     def destroy(self, worker: int) -> None:
@@ -145,13 +150,15 @@ class Rooms:
     def _occupy(self, order: "Order", room: Room) -> None:
         room.workers.add(order.worker)
         self._room_of[order.worker] = room
-        self._equip(room, "", order.outputs, self._plan["room_uid"])
+        trees = {OUTPUTS: _open_outputs(order.outputs)} if order.outputs else {}
         linux.setns(room.first, linux.CLONE_NEWPID)
         try:
             self._zygote.fork_worker(order, _Steps(order, room))
         finally:
             linux.setns(self._home, linux.CLONE_NEWPID)
-        self._equip(room, "", "", self._plan["room_uid"])  # rehearsed: each page of ours costs a copy after a fork
+        # After the fork, as a rehearsal of the rest: what a process does first after it costs it a copy of each page.
+        self._equip(room, trees, self._plan["room_uid"])
+        os.close(linux.open_tree(view.OUTPUTS_DIR))
 
     def _sandbox(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)
@@ -172,31 +179,22 @@ class Rooms:
         linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
         return Sandbox(work, uid)
 
-    def _equip(self, room: Room, work: str, outputs: str, uid: int) -> None:
-        """Put into a room what its worker needs of the cell: a sandbox's files and outputs ("" is none), its user."""
-        trees = {}
+    def _equip(self, room: Room, trees: Dict[str, int], uid: int) -> None:
+        """Put into a room, from within its mount namespace, the name of its user and these mounts, which are closed."""
         try:
-            if work:
-                trees[WORK] = linux.open_tree(work)
-            if outputs:
-                trees[OUTPUTS] = linux.open_tree(os.path.join(view.OUTPUTS_DIR, outputs))
-                linux.mount_setattr("", view.READ_ONLY, dir_fd=trees[OUTPUTS])
-            self._furnish(room, trees, uid)
+            linux.setns(room.first, linux.CLONE_NEWNS)
+            try:
+                if OUTPUTS in trees and room.has_outputs:
+                    linux.unmount(OUTPUTS)
+                for path, tree in trees.items():
+                    linux.move_mount(tree, path)
+                _write_users(uid)
+            finally:
+                linux.setns(self._home_mounts, linux.CLONE_NEWNS)
+            room.has_outputs = room.has_outputs or OUTPUTS in trees
         finally:
             for tree in trees.values():
                 os.close(tree)
-
-    def _furnish(self, room: Room, trees: Dict[str, int], uid: int) -> None:
-        linux.setns(room.first, linux.CLONE_NEWNS)
-        try:
-            if OUTPUTS in trees and room.has_outputs:
-                linux.unmount(OUTPUTS)
-            for path, tree in trees.items():
-                linux.move_mount(tree, path)
-            room.has_outputs = room.has_outputs or OUTPUTS in trees
-            _write_users(uid)
-        finally:
-            linux.setns(self._home_mounts, linux.CLONE_NEWNS)
 
     def _tell_undertaker(self, room: Room) -> None:
         """Of a room that is about to be killed. What it is not told of only takes longer."""
@@ -277,16 +275,27 @@ class _Steps:
 
     def settle(self) -> None:
         if self._plan["first_uid"]:
-            confine.seal(self._plan, kept=(linux.CAP_SETUID, linux.CAP_SETGID))
+            confine.seal(self._plan, kept=_KEPT)
+            # Rehearsed, as all that follows: nothing changes by it.
+            confine.become(os.getuid())
+            confine.give_up(_KEPT)
         else:
             confine.become(self._plan["room_uid"])
             confine.seal(self._plan)
+        self._order.enter("/")
 
     def move_in(self, message: Dict[str, Any]) -> None:
         if self._plan["first_uid"]:
             confine.become(message["uid"])
             confine.give_up()
         self._order.enter(WORK)
+
+
+def _open_outputs(path: str) -> int:
+    """A read-only mount, detached, of a directory of those for outputs."""
+    tree = linux.open_tree(os.path.join(view.OUTPUTS_DIR, path))
+    linux.mount_setattr("", view.READ_ONLY, dir_fd=tree)
+    return tree
 
 
 def _write_users(uid: int) -> None:

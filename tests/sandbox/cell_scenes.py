@@ -42,6 +42,9 @@ class Post:
     def rehearse(self):
         pass
 
+    def begin(self):
+        pass
+
     def serve(self):
         scope = {}
         while True:
