@@ -123,7 +123,7 @@ def _enter(header: dict[str, Any]) -> str:
 
 def _end_process(error: BaseException) -> NoReturn:
     try:
-        raise error
+        raise error  # noqa: TRY301  (told apart below by what user code cannot replace)
     except frames.FrameError:
         _exit_process(os.EX_PROTOCOL)
     except OSError:  # the host is gone, or user code closed what the worker stands on
