@@ -33,21 +33,31 @@ _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CL
 
 
 class Room:
-    """`first` is the pidfd of its first process, with which it stays and goes."""
+    """`first` is the pidfd of its first process, with which it stays and goes.
 
-    __slots__ = ("first", "workers", "has_outputs")
+    `trees` are detached mounts, by where they are to be put in it; `mounted` is where some have been.
+    """
+
+    __slots__ = ("first", "workers", "trees", "mounted")
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self.has_outputs = False
         self.workers: Set[int] = set()
+        self.trees: Dict[str, int] = {}
+        self.mounted: Set[str] = set()
 
     def kill(self) -> None:
         """The kernel kills the rest of it, and `first` becomes readable when all of that is gone."""
         with contextlib.suppress(ProcessLookupError):  # killed for memory, say, and its end not yet read
             signal.pidfd_send_signal(self.first, signal.SIGKILL)
 
+    def close_trees(self) -> None:
+        for tree in self.trees.values():
+            os.close(tree)
+        self.trees = {}
+
     def close(self) -> None:
+        self.close_trees()
         os.close(self.first)
 
 
@@ -98,10 +108,11 @@ class Rooms:
         """Give a worker that waits the mounts of its sandbox. Raises OSError."""
         sandbox = self._sandbox(message["sandbox"])
         uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
-        trees = {WORK: linux.open_tree(sandbox.work)}
+        room = self._room_of[message["worker"]]
+        room.trees[WORK] = linux.open_tree(sandbox.work)
         if message["outputs"]:
-            trees[OUTPUTS] = _open_outputs(os.path.join(message["sandbox"], message["outputs"]))
-        self._equip(self._room_of[message["worker"]], trees, uid)
+            self._take_outputs(room, os.path.join(message["sandbox"], message["outputs"]))
+        self._equip(room, uid)
         self._zygote.place_worker({**message, "uid": uid})
 
     def destroy(self, worker: int) -> None:
@@ -150,15 +161,25 @@ class Rooms:
     def _occupy(self, order: "Order", room: Room) -> None:
         room.workers.add(order.worker)
         self._room_of[order.worker] = room
-        trees = {OUTPUTS: _open_outputs(order.outputs)} if order.outputs else {}
+        if order.outputs:
+            self._take_outputs(room, order.outputs)
         linux.setns(room.first, linux.CLONE_NEWPID)
         try:
             self._zygote.fork_worker(order, _Steps(order, room))
         finally:
             linux.setns(self._home, linux.CLONE_NEWPID)
-        # After the fork, as a rehearsal of the rest: what a process does first after it costs it a copy of each page.
-        self._equip(room, trees, self._plan["room_uid"])
-        os.close(linux.open_tree(view.OUTPUTS_DIR))
+        self._zygote.when_quiet(lambda: self._rehearse(order.worker))
+
+    def _rehearse(self, worker: int) -> None:
+        """Do what can be done of `house`: what a process does first after a fork costs it a copy of each page.
+
+        Not at once after it: where somebody waits for the worker, both would touch the same pages at the same time.
+        """
+        room = self._room_of.get(worker)
+        if room is not None and WORK not in room.mounted:
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and that is yet to be read
+                self._equip(room, self._plan["room_uid"])
+            os.close(linux.open_tree(view.OUTPUTS_DIR))
 
     def _sandbox(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)
@@ -179,22 +200,27 @@ class Rooms:
         linux.mount("tmpfs", work, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options % limits)
         return Sandbox(work, uid)
 
-    def _equip(self, room: Room, trees: Dict[str, int], uid: int) -> None:
-        """Put into a room, from within its mount namespace, the name of its user and these mounts, which are closed."""
+    def _take_outputs(self, room: Room, path: str) -> None:
+        """A read-only mount, for a room, of a directory of those for outputs."""
+        tree = linux.open_tree(os.path.join(view.OUTPUTS_DIR, path))
+        linux.mount_setattr("", view.READ_ONLY, dir_fd=tree)
+        if OUTPUTS in room.trees:
+            os.close(room.trees[OUTPUTS])
+        room.trees[OUTPUTS] = tree
+
+    def _equip(self, room: Room, uid: int) -> None:
+        """Put into a room, from within its mount namespace, the mounts that it has not got and the name of its user."""
+        linux.setns(room.first, linux.CLONE_NEWNS)
         try:
-            linux.setns(room.first, linux.CLONE_NEWNS)
-            try:
-                if OUTPUTS in trees and room.has_outputs:
-                    linux.unmount(OUTPUTS)
-                for path, tree in trees.items():
-                    linux.move_mount(tree, path)
-                _write_users(uid)
-            finally:
-                linux.setns(self._home_mounts, linux.CLONE_NEWNS)
-            room.has_outputs = room.has_outputs or OUTPUTS in trees
+            for path, tree in room.trees.items():
+                if path in room.mounted:
+                    linux.unmount(path)
+                linux.move_mount(tree, path)
+            _write_users(uid)
         finally:
-            for tree in trees.values():
-                os.close(tree)
+            linux.setns(self._home_mounts, linux.CLONE_NEWNS)
+        room.mounted.update(room.trees)
+        room.close_trees()
 
     def _tell_undertaker(self, room: Room) -> None:
         """Of a room that is about to be killed. What it is not told of only takes longer."""
@@ -289,13 +315,6 @@ class _Steps:
             confine.become(message["uid"])
             confine.give_up()
         self._order.enter(WORK)
-
-
-def _open_outputs(path: str) -> int:
-    """A read-only mount, detached, of a directory of those for outputs."""
-    tree = linux.open_tree(os.path.join(view.OUTPUTS_DIR, path))
-    linux.mount_setattr("", view.READ_ONLY, dir_fd=tree)
-    return tree
 
 
 def _write_users(uid: int) -> None:

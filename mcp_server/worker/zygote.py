@@ -11,7 +11,7 @@ import os
 import resource
 import select
 import socket
-from typing import Any, Callable, ContextManager, Dict, NoReturn, Optional, Sequence, Union
+from typing import Any, Callable, ContextManager, Dict, List, NoReturn, Optional, Sequence, Union
 
 from . import birth, confine, linux, nursery, packets, reaping, rebirth, tags, undertaker
 from .oneroom import OneRoom
@@ -54,6 +54,9 @@ def main(control_fd: str) -> NoReturn:
 
 _EVENTS_AT_ONCE = 16
 
+_QUIET_S = 0.005
+"""Many times what it takes to make a worker and send it into a sandbox."""
+
 
 class Zygote:
     """Forks workers on request, reaps them and reports their ends. Where they live is its housing's matter."""
@@ -71,6 +74,7 @@ class Zygote:
         self._homeless: Dict[int, socket.socket] = {}
         self._poll = select.epoll()  # a `poll` would ask each of a thousand rooms at every packet
         self._handlers: Dict[int, Callable[[], None]] = {}
+        self._later: List[Callable[[], None]] = []
         self._housing = self._choose_housing(room_builder, burying)
 
     def open(self) -> None:
@@ -86,16 +90,25 @@ class Zygote:
 
     def serve(self) -> NoReturn:
         while True:
-            for fd, _ in self._poll.poll(maxevents=_EVENTS_AT_ONCE):
+            events = self._poll.poll(_QUIET_S if self._later else None, _EVENTS_AT_ONCE)
+            for fd, _ in events:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler()
+            if not events:
+                later, self._later = self._later, []
+                for work in later:
+                    work()
 
     # What housings use
 
     def on_readable(self, fd: int, handler: Callable[[], None]) -> None:
         self._poll.register(fd, select.EPOLLIN)
         self._handlers[fd] = handler
+
+    def when_quiet(self, work: Callable[[], None]) -> None:
+        """Have something done when nobody has asked for anything for a while."""
+        self._later.append(work)
 
     def ignore(self, fd: int) -> None:
         self._poll.unregister(fd)
