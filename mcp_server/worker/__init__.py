@@ -4,7 +4,7 @@ The host imports `frames` from here and nothing else. Where to look:
 
     the wire                frames                   both sides; its last section is the zygote's
     the cell                zygote                   forks workers, hears of their ends, never runs user code
-                            preload, packing, hugepages, packets, reaping, statedir, trees
+                            preload, packing, hugepages, mappings, packets, reaping, statedir, trees
                             plain, rooms, oneroom    how workers are housed, one module for each kind of tier
       built by              builder, bubble          namespaces, or bubblewrap
                             view, workspace          what files it can see

@@ -137,11 +137,18 @@ def _syscall(what: str, number: int, *arguments: Any) -> int:
 # Memory
 
 _MADV_COLLAPSE = 25
+_PROT_READ_AND_EXEC = 1 | 4
 
 
 def collapse(start: int, size: int) -> None:
     """Put the memory at an address into huge pages, as far as there are any now (Linux 6.1)."""
     _checked(_libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(_MADV_COLLAPSE)), "madvise")
+
+
+def make_executable(start: int, size: int) -> None:
+    """Let the memory at an address be read and executed, and not written."""
+    result = _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(_PROT_READ_AND_EXEC))
+    _checked(result, "mprotect")
 
 
 # Namespaces

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import birth, figures, hugepages, linux, packing, streams, trees, view
+from . import birth, figures, hugepages, linux, mappings, packing, streams, trees, view
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -39,6 +39,7 @@ def warm(modules: List[str]) -> Dict[str, Any]:
             _forget(name)
     _join_threads()
     _settle_heap()
+    mappings.join()
     hugepages.join()
     gc.enable()
     return _facts(loaded, loaded, failed, time.monotonic() - started)
