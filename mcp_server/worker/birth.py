@@ -100,7 +100,8 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoRetur
         tags.wear(order.tag)
         from . import main  # the zygote has loaded it, after the nursery was forked
 
-        post = main.Post(control, order.plan["random_seed"])
+        post = main.prepared()
+        post.take(control, order.plan["random_seed"])
         _introduce(order)
         steps.settle()
         post.rehearse()

@@ -19,18 +19,21 @@ _READ_BYTES = 64 * 1024
 class Channel:
     """One peer, one reader. Any thread may show something while a run is on; after its end frame none may."""
 
-    def __init__(self, control: socket.socket, interrupts: Interrupts) -> None:
-        control.setblocking(True)
-        control.set_inheritable(False)
-        self._socket = control
-        self._receive = control.recv
-        self._send = control.sendall
+    def __init__(self, interrupts: Interrupts) -> None:
         self._decoder = Decoder()
         self._waiting: list[Frame] = []
         self._interrupts = interrupts
         self._lock = threading.Lock()
         self._is_open = False
         self._delayed = b""
+
+    def open(self, control: socket.socket) -> None:
+        """The peer is there; before, nothing can be received or sent."""
+        control.setblocking(True)
+        control.set_inheritable(False)
+        self._socket = control
+        self._receive = control.recv
+        self._send = control.sendall
 
     def receive(self) -> Frame | None:
         """The next frame, or None at the end of the stream. Raises FrameError for bytes that are no frame."""

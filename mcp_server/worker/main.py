@@ -23,22 +23,32 @@ _write = os.write
 class Post:
     """Everything that a context needs and that can be made before anything is known of it.
 
-    Expects descriptor 0 to be /dev/null, 1 and 2 pipes that the host reads, and `control` a connected stream socket;
-    to be made and used in the main thread of a process that has no other. With a `random_seed` contexts draw the same
-    numbers.
+    Made where descriptors 1 and 2 are pipes; to be taken by the main thread of a process that has no other, which may
+    be a fork of the one that made it.
     """
 
-    def __init__(self, control: socket.socket, random_seed: Optional[int] = None) -> None:
-        interrupts = Interrupts()
-        interrupts.take_over()
-        self._channel = Channel(control, interrupts)
+    def __init__(self) -> None:
+        self._interrupts = Interrupts()
+        self._channel = Channel(self._interrupts)
+        self._streams = Streams()
+        self._blas = rebirth.BlasThreads()
+        self._context = Context(self._channel, self._streams, self._interrupts, self._blas)
+        faulthandler.enable(file=2, all_threads=False)
+
+    def take(self, control: socket.socket, random_seed: Optional[int] = None) -> None:
+        """Be the worker that the host knows by `control`, a connected stream socket.
+
+        Descriptor 0 is /dev/null, 1 and 2 are pipes that the host reads. With a `random_seed` contexts draw the same
+        numbers.
+        """
+        self._interrupts.take_over()
+        self._channel.open(control)
         rebirth.renew_multiprocessing()
         rebirth.reseed(random_seed)
-        self._blas = rebirth.BlasThreads()
-        self._context = Context(self._channel, Streams(control.fileno()), interrupts, self._blas)
+        self._streams.open(control.fileno())
+        self._context.begin()
         os.register_at_fork(after_in_child=self._channel.abandon)
-        os.register_at_fork(after_in_child=interrupts.arm_child)
-        faulthandler.enable(file=2, all_threads=False)
+        os.register_at_fork(after_in_child=self._interrupts.arm_child)
 
     def rehearse(self) -> None:
         """Go through the first steps with nothing at stake.
@@ -93,6 +103,29 @@ class Post:
             if request.kind != frames.RUN:
                 raise frames.FrameError("RUN is due")
             self._context.run(request)
+
+
+_prepared: list[Post] = []
+
+
+def prepare() -> None:
+    """In the zygote: make the post of all its workers, once; each has its own by the fork."""
+    kept = {number: os.dup(number) for number in (1, 2)}
+    reading, writing = os.pipe()
+    try:
+        for number in kept:
+            os.dup2(writing, number)
+        _prepared.append(Post())
+    finally:
+        for number, file in kept.items():
+            os.dup2(file, number)
+            os.close(file)
+        os.close(reading)
+        os.close(writing)
+
+
+def prepared() -> Post:
+    return _prepared[0]
 
 
 def _enter(header: dict[str, Any]) -> str:

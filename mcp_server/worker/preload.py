@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import birth, figures, hugepages, linux, mappings, packing, streams, trees, view
+from . import birth, figures, hugepages, linux, main, mappings, packing, streams, trees, view
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -58,6 +58,7 @@ def _settle_heap() -> None:
     if sys.version_info < (3, 13):  # it holds names from everywhere: each that a context replaced would copy a page
         sys._clear_type_cache()  # noqa: SLF001  (documented, underscore and all)
     packing.close_gaps()
+    main.prepare()  # its objects lie side by side
     gc.freeze()
 
 

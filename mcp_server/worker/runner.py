@@ -59,11 +59,16 @@ class Context:
         self._compiler = Compiler(SourceStore())
         self._variables = contextvars.copy_context()
         self._awaiter: Any = None
-        self._owner = _process_id()
+        self._owner = 0
         self._trace: Any = None
         self._replaced: dict[str, str | None] = {}
-        self._globals = _fresh_main()
+        self._globals: dict[str, Any] = {}
         builtins.__dict__[commands.CALL] = commands.run
+
+    def begin(self) -> None:
+        """This process is the context's."""
+        self._owner = _process_id()
+        self._globals = _fresh_main()
 
     def run(self, request: frames.Frame) -> None:
         """Carry out one RUN and answer it. Raises nothing of the user's."""

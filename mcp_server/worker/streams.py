@@ -130,15 +130,21 @@ class _NoInput(io.RawIOBase):
 class Streams:
     """Gives each run usable streams and descriptors, whatever the run before did to them."""
 
-    def __init__(self, place: int) -> None:
-        """`place` is a descriptor near which copies of the pipes are safe from code that closes the low ones."""
-        lowest = max(3, place - 2)
-        self._spares = {number: fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, lowest) for number in (1, 2)}
-        self._files = {number: _identity(number) for number in self._spares}
+    def __init__(self) -> None:
+        """Where the descriptors 1 and 2 are pipes, if not yet those that count."""
+        self._spares: dict[int, int] = {}
+        self._files: dict[int, tuple[int, int] | None] = {}
         self._held: tuple[LineStream, ...] = ()
         self._replaced = (sys.stdin, sys.stdout, sys.stderr)  # taking them apart would write to pages that are shared
         self._make_output()
         self._make_input()
+
+    def open(self, place: int) -> None:
+        """The pipes are there. Near the descriptor `place` copies are safe from code that closes the low ones."""
+        lowest = max(3, place - 2)
+        for number in (1, 2):
+            self._spares[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, lowest)
+            self._files[number] = _identity(number)
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._release_in_child)
 
     def begin(self) -> None:

@@ -35,7 +35,7 @@ OBEDIENT_MAIN = """
 import json, os
 
 class Post:
-    def __init__(self, control, random_seed):
+    def take(self, control, random_seed):
         control.setblocking(True)
         self.stream = control.makefile("rwb")
 
@@ -59,6 +59,12 @@ class Post:
                 reply = {"error": "%s: %s" % (type(error).__name__, error)}
             self.stream.write(json.dumps(reply).encode() + b"\\n")
             self.stream.flush()
+
+def prepare():
+    pass
+
+def prepared():
+    return Post()
 """
 
 DAEMON = """

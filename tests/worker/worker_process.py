@@ -31,7 +31,8 @@ for preload in sys.argv[3:]:
     importlib.import_module(preload)
 control = fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, 500)  # far from what user code may close, as in a room
 os.close(int(sys.argv[2]))
-post = main.Post(socket.socket(fileno=control))
+post = main.Post()
+post.take(socket.socket(fileno=control))
 post.begin()
 post.serve()
 """
