@@ -223,7 +223,8 @@ class Run:
             stored = {stream: self._store.keep(stream) for stream in cut}
             record = replace(record, stored_stdout=stored.get(Stream.STDOUT), stored_stderr=stored.get(Stream.STDERR))
             report = compose(record, budget_chars)
-        return replace(report, links=(*self._store.links, *self._file_links))
+        links = (*self._store.links, *self._file_links)
+        return replace(report, links=links) if links else report
 
     def _record(self, stdout: ShapedText, stderr: ShapedText, queued_behind: int, notices: Sequence[str]) -> RunRecord:
         outcome = self.outcome or Outcome(self.status)

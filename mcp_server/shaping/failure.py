@@ -17,6 +17,9 @@ from mcp_server.shaping.window import ShapedText
 NAME_CHARS = 80
 """Of an exception's type: longer than any that a person wrote."""
 
+PLAIN_CHARS = 200
+"""One line of as many visible characters is shown as it is, in every window: most results are no longer."""
+
 AFTER_CHARS = 600
 """Of what stands after the message: notes, the exceptions of a group."""
 
@@ -45,6 +48,8 @@ def without_surrogates(text: str) -> str:
 
 def shape_text(text: str, window_chars: int) -> ShapedText:
     """Any text (surrogates and all) as shaped output."""
+    if 0 < len(text) <= PLAIN_CHARS and text.isascii() and text.isprintable():
+        return ShapedText((Row(text, 1, len(text)),), len(text))
     shaper = StreamShaper(window_chars)
     shaper.feed(without_surrogates(text).encode())
     return shaper.finish()

@@ -21,7 +21,7 @@ from mcp_server.shaping.failure import NAME_CHARS, shape_failure, without_surrog
 from mcp_server.shaping.heading import first_line, is_the_stop_itself, statements
 from mcp_server.shaping.marks import counted, note, one_line
 from mcp_server.shaping.sections import FAILURE, STREAMS, VALUES, Section, arrange
-from mcp_server.shaping.values import show_values, size
+from mcp_server.shaping.values import ShownValues, show_values, size
 from mcp_server.shaping.window import Excerpt, ShapedText
 
 MIN_BUDGET_CHARS = 1000
@@ -37,6 +37,7 @@ RECORD_MESSAGE_CHARS = 2000
 """Of an error's message in the machine record."""
 
 _NOTHING = ShapedText()
+_NOTHING_SHOWN = dict.fromkeys(Stream, Excerpt(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,31 @@ def compose(record: RunRecord, budget_chars: int) -> Report:
         raise ValueError(f"a report needs a budget of at least {MIN_BUDGET_CHARS} characters, not {budget_chars}")
     values = show_values(record.displays, budget_chars)
     opening = _opening(record, budget_chars)
-    streams = {
-        Stream.STDOUT: Section("", record.stdout, STREAMS, _where(record.stored_stdout)),
-        Stream.STDERR: Section(note("stderr"), record.stderr, STREAMS, _where(record.stored_stderr)),
-    }
-    sections = [
-        *streams.values(),
-        Section(note("output from after earlier runs had ended"), record.late or _NOTHING, STREAMS, _where(None)),
-        Section(note("displayed"), values.displayed, VALUES),
-        Section(note("result"), values.result, VALUES),
-        *_failure_sections(record, budget_chars),
-        Section(note("files"), _NOTHING, VALUES, fixed=_files(record.files, budget_chars)),
-    ]
+    sections = _sections(record, values, budget_chars)
     body = arrange(sections, budget_chars - len(opening) - 1)
     text = f"{opening}\n{body.text}" if body.text else _without_output(record, opening)
-    shown = {stream: body.excerpts[index] for index, stream in enumerate(streams)}
+    printed = [stream for stream, rows in ((Stream.STDOUT, record.stdout), (Stream.STDERR, record.stderr)) if rows.rows]
+    shown = {**_NOTHING_SHOWN, **dict(zip(printed, body.excerpts, strict=False))}  # these sections come first
     return Report(text, values.images, _machine_record(record, shown))
+
+
+def _sections(record: RunRecord, values: ShownValues, budget_chars: int) -> list[Section]:
+    """In the order of the report, without those that have nothing: most have one or two."""
+    sections = []
+    if record.stdout.rows:
+        sections.append(Section("", record.stdout, STREAMS, _where(record.stored_stdout)))
+    if record.stderr.rows:
+        sections.append(Section(note("stderr"), record.stderr, STREAMS, _where(record.stored_stderr)))
+    if record.late is not None:
+        sections.append(Section(note("output from after earlier runs had ended"), record.late, STREAMS, _where(None)))
+    if values.displayed.rows:
+        sections.append(Section(note("displayed"), values.displayed, VALUES))
+    if values.result.rows:
+        sections.append(Section(note("result"), values.result, VALUES))
+    sections += _failure_sections(record, budget_chars)
+    if record.files:
+        sections.append(Section(note("files"), _NOTHING, VALUES, fixed=_files(record.files, budget_chars)))
+    return sections
 
 
 def _opening(record: RunRecord, budget_chars: int) -> str:

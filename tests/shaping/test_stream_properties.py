@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcp_server.shaping import terminal
+from mcp_server.shaping.failure import PLAIN_CHARS, shape_text
 from mcp_server.shaping.marks import OPEN
 from mcp_server.shaping.stream import LAST_LINE_CHARS, ShapedText, StreamShaper
 
@@ -177,3 +178,13 @@ def test_the_gap_is_exactly_the_lines_that_are_not_shown(lines: int, width: int,
     missing = every[len(head) : len(every) - len(tail)]
     count = f"{len(missing):,} line{'' if len(missing) == 1 else 's'}"
     assert shown[gaps[0]] == f"⟦… {count} ({sum(map(len, missing)) + len(missing):,} characters) left out⟧"
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=PLAIN_CHARS + 10), st.sampled_from([1000, 9000, 1_000_000]))
+@example(" a ", 1000)
+@example("x" * PLAIN_CHARS, 1000)
+@example("A1b2" * 51, 1000)
+def test_a_short_plain_text_is_shaped_as_any_other(text: str, window_chars: int) -> None:
+    shaper = StreamShaper(window_chars)
+    shaper.feed(text.encode())
+    assert shape_text(text, window_chars) == shaper.finish()
