@@ -27,6 +27,7 @@ def warm(modules: List[str]) -> Dict[str, Any]:
     """Import the modules; what fails is told, not raised."""
     started = time.monotonic()
     gc.disable()  # imports make many objects and little garbage
+    hugepages.make_room()
     loaded = []
     failed = {}
     for name in modules:
