@@ -8,6 +8,7 @@ architecture, and older calls go through the C library, so that no table per mac
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -155,12 +156,20 @@ def make_executable(start: int, size: int) -> None:
 
 
 def unshare(flags: int) -> None:
+    _forget_bounding_set(flags)
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare(0x%x)" % flags)
 
 
 def setns(fd: int, flags: int) -> None:
     """Join namespaces: `fd` is one of /proc/PID/ns, or a pidfd with any set of CLONE_NEW flags (Linux 5.8)."""
+    _forget_bounding_set(flags)
     _checked(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns(0x%x)" % flags)
+
+
+def _forget_bounding_set(flags: int) -> None:
+    global _bounding_set_is_empty
+    if not flags or flags & CLONE_NEWUSER:  # no flags: of any kind
+        _bounding_set_is_empty = False
 
 
 def write_file(path: str, text: str) -> None:
@@ -268,11 +277,19 @@ def set_process_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(text))
 
 
+_bounding_set_is_empty = False
+"""What a fork inherits, and nothing but a new user namespace fills again."""
+
+
 def drop_bounding_set() -> None:
     """No execve can give a capability any more. Does nothing without CAP_SETPCAP, which a change of uid takes away."""
+    global _bounding_set_is_empty
+    if _bounding_set_is_empty:
+        return
     capability = 0
     while _libc.prctl(ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(capability), 0, 0, 0) == 0:
         capability += 1
+    _bounding_set_is_empty = capability > 0 and ctypes.get_errno() == errno.EINVAL
 
 
 def drop_capabilities(kept: Iterable[int] = ()) -> None:
