@@ -105,24 +105,25 @@ async def creation(effort: Effort) -> Section:
 
 
 async def without_spares(effort: Effort) -> list[Row]:
-    """Each context is made from nothing while the caller waits."""
+    """Each context is made while the caller waits: its worker alone, or its room too."""
     preload = settings().preload
     rows = []
     for name, modules in (("preloaded", preload), ("bare", BARE)):
-        async with started(preload=modules, spares=0) as engine:
-            contexts = Contexts(engine)
+        async with (
+            started(preload=modules, spare_workers=0) as roomy,
+            started(preload=modules, spare_workers=0, spare_rooms=0) as empty,
+        ):
+            engines = {"in a room that is ready": Contexts(roomy), "room and all": Contexts(empty)}
             with ExitStack() as stack:
-                seen = await side_by_side({"ours": known(contexts), "fork": raw_fork(stack, modules)}, effort.of(60, 5))
+                subjects = {where: known(contexts) for where, contexts in engines.items()}
+                subjects["fork"] = raw_fork(stack, modules)
+                seen = await side_by_side(subjects, effort.of(60, 5))
+        fork = seen.pop("fork")
         goal = Goal(most_times=2) if modules else Goal()
-        rows.append(
-            Row(
-                f"create a context, {name}, without spares",
-                Unit.SECONDS,
-                seen["ours"],
-                goal,
-                {"raw fork": seen["fork"]},
-            )
-        )
+        rows += [
+            Row(f"create a context, {name}, without spares, {where}", Unit.SECONDS, series, goal, {"raw fork": fork})
+            for where, series in seen.items()
+        ]
     return rows
 
 

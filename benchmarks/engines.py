@@ -26,11 +26,15 @@ def settings(**given: Any) -> Settings:
 
 
 @asynccontextmanager
-async def started(*, spares: int | None = None, **given: Any) -> AsyncIterator[Engine]:
-    """An engine as `mcp-code-interpreter` starts it, in the best tier; `spares` are its workers and rooms ahead."""
+async def started(
+    *, spare_workers: int | None = None, spare_rooms: int | None = None, **given: Any
+) -> AsyncIterator[Engine]:
+    """An engine as `mcp-code-interpreter` starts it, in the best tier, but for how many it keeps ready."""
     engine, cells = composition.local_engine(settings(**given))
-    if spares is not None:
-        cells._plan = replace(cells._plan, spare_workers=spares, spare_rooms=spares)
+    if spare_workers is not None:
+        cells._plan = replace(cells._plan, spare_workers=spare_workers)
+    if spare_rooms is not None:
+        cells._plan = replace(cells._plan, spare_rooms=spare_rooms)
     await engine.start()
     await engine.warmed()
     if cells.warmth is not None and cells.warmth.failed:

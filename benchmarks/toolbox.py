@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 from daytona import Daytona, DaytonaConfig
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.effort import Effort
 from benchmarks.measure import Subject, one, side_by_side, timed, timed_call
@@ -19,6 +19,8 @@ from mcp_server.toolbox.client_provision import AsyncProvision, Provision
 
 OLD_SERVER = one(0.0557)
 """`pass` through the server whose protocol this is, on the same kind of machine: it looked every 50 ms."""
+
+MESSAGE = '{"code": "pass"}'
 
 MIB = 1024 * 1024
 
@@ -56,15 +58,22 @@ async def clients() -> AsyncIterator[tuple[dict[str, Blocking], dict[str, AsyncC
 async def runs(effort: Effort) -> Section:
     rows: list[Row] = []
     async with clients() as (blocking, looped), listening(peer("bare_websocket")) as port:
-        subjects: dict[str, Subject] = {"bare": bare_websocket(port)}
+        reused = await connect(bare_address(port), compression=None, proxy=None)
+        subjects: dict[str, Subject] = {"a run": bare_websocket(port), "reused": echo(reused)}
         subjects |= {f"`pass`, sync, {way}": timed_call(passing(client)) for way, client in blocking.items()}
         for way, interpreter in looped.items():
             subjects[f"`pass`, async, {way}"] = timed(passing(interpreter))  # type: ignore[arg-type]  # it is awaitable
         seen = await side_by_side(subjects, effort.of(500, 60), warm_up=20)
-    bare = seen.pop("bare")
+        await reused.close()
+    bare = {
+        "bare WebSocket, reused": seen.pop("reused"),
+        "bare WebSocket, one a run": seen.pop("a run"),
+        "the old server": OLD_SERVER.repeated(effort.of(500, 60)),
+    }
     for what, series in seen.items():
-        goal = NO_GOAL if "SDK" in what else Goal(most=0.0005 if "reused" in what else 0.003)
-        peers = {"bare WebSocket, one a run": bare, "the old server": OLD_SERVER.repeated(len(series.values))}
+        is_reused = "reused" in what
+        goal = NO_GOAL if "SDK" in what else Goal(most=0.0005 if is_reused else 0.003)
+        peers = {name: peer for name, peer in bare.items() if is_reused or name != "bare WebSocket, reused"}
         rows.append(Row(what, Unit.SECONDS, series, goal, peers))
     return Section("Through the toolbox door", rows)
 
@@ -73,11 +82,25 @@ def passing(client: Blocking | AsyncCodeInterpreter) -> Callable[[], object]:
     return lambda: client.run_code("pass")
 
 
+def bare_address(port: int) -> str:
+    return f"ws://127.0.0.1:{port}"
+
+
 def bare_websocket(port: int) -> Subject:
     async def once() -> None:
-        async with connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None) as socket:
-            await socket.send('{"code": "pass"}')
+        async with connect(bare_address(port), compression=None, proxy=None) as socket:
+            await socket.send(MESSAGE)
             await socket.recv()
+
+    return timed(once)
+
+
+def echo(socket: ClientConnection) -> Subject:
+    """A message and its answer over a socket that stays open."""
+
+    async def once() -> None:
+        await socket.send(MESSAGE)
+        await socket.recv()
 
     return timed(once)
 

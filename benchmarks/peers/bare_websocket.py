@@ -1,17 +1,16 @@
-"""A WebSocket server with nothing behind it: one message in, one frame out, and the closing frame. Prints its port."""
+"""A WebSocket server with nothing behind it: it answers each message, until the client closes. Prints its port."""
 
 from __future__ import annotations
 
-import asyncio
-
+import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
 FRAME = '{"type":"control","text":"completed","name":"","value":"","traceback":""}'
 
 
 async def answer(connection: ServerConnection) -> None:
-    await connection.recv()
-    await connection.send(FRAME)
+    async for _ in connection:
+        await connection.send(FRAME)
 
 
 async def main() -> None:
@@ -21,4 +20,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())
