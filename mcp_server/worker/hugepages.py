@@ -4,8 +4,8 @@ A fork notes each page of the zygote in tables of its own, and an end takes it o
 19,000 times. What a context writes to is copied in small pages as before.
 
 Libraries lie between the pieces of a heap that grew while they were loaded, and a piece smaller than a huge page stays
-in small ones. So the heap is made to grow first: room is taken for what will be loaded, and given back but for
-something at its end, which keeps the allocators from handing it back to the kernel.
+in small ones. So the heap is made to grow first: room is taken for what will be loaded, and freed but for blocks here
+and there, which keep the allocators from handing it back to the kernel before all is loaded.
 """
 
 from __future__ import annotations
@@ -31,15 +31,20 @@ HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 
 def make_room() -> None:
-    """To be called before anything is loaded."""
+    """To be called before anything large is loaded."""
     small = [bytes(_SMALL) for _ in range(_SMALL_BYTES // _SMALL)]
     large = [bytes(_LARGE) for _ in range(_LARGE_BYTES // _LARGE)]
     _pins.extend(small[:: _ARENA_BYTES // _SMALL])
     _pins.append(large[-1])
 
 
+def give_back() -> None:
+    """To be called when everything is loaded: what was not needed of the room goes."""
+    _pins.clear()
+
+
 def join() -> None:
-    """To be called when everything is loaded. Where the kernel cannot do it, nothing changes."""
+    """To be called when the heap will not change any more. Where the kernel cannot do it, nothing changes."""
     for start, end in list(_own_memory()):
         first, last = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
         if first < last:

@@ -27,7 +27,8 @@ def warm(modules: List[str]) -> Dict[str, Any]:
     """Import the modules; what fails is told, not raised."""
     started = time.monotonic()
     gc.disable()  # imports make many objects and little garbage
-    hugepages.make_room()
+    if modules:
+        hugepages.make_room()
     loaded = []
     failed = {}
     for name in modules:
@@ -56,6 +57,7 @@ def _settle_heap() -> None:
     """What is here now stays as it is: contexts share it, and the collector passes it over."""
     streams.c_flush()
     gc.collect()
+    hugepages.give_back()
     if sys.version_info < (3, 13):  # it holds names from everywhere: each that a context replaced would copy a page
         sys._clear_type_cache()  # noqa: SLF001  (documented, underscore and all)
     packing.close_gaps()
