@@ -36,6 +36,7 @@ class SandboxFiles:
         self.cell = cell
         self._sandbox_id = sandbox_id
         self._quota = OutputQuota(quota_bytes)
+        self._told = _Told()
         self._work_fd: asyncio.Task[int] | None = None
 
     def of_context(self, context_id: str, name: str) -> LocalFiles:
@@ -47,6 +48,7 @@ class SandboxFiles:
             self._open_work,
             self.cell.work_dir(self._sandbox_id),
             self._quota,
+            self._told,
         )
 
     def close(self) -> None:
@@ -69,6 +71,22 @@ def _close_result(opened: asyncio.Task[int]) -> None:
         os.close(opened.result())
 
 
+class _Told:
+    """The changes that runs of a sandbox found in the newest moment: none is of a run that begins later in it."""
+
+    def __init__(self) -> None:
+        self._moment_ns = 0
+        self._stamps: frozenset[tuple[str, int]] = frozenset()
+
+    def add(self, stamps: frozenset[tuple[str, int]]) -> None:
+        now_ns = moment_ns()
+        self._stamps = self._stamps | stamps if now_ns == self._moment_ns else stamps
+        self._moment_ns = now_ns
+
+    def in_moment(self, since_ns: int) -> frozenset[tuple[str, int]]:
+        return self._stamps if since_ns == self._moment_ns else frozenset()
+
+
 class LocalFiles:
     """See `engine.base.ContextFiles`.
 
@@ -84,6 +102,7 @@ class LocalFiles:
         work_fd: Callable[[], Awaitable[int]],
         work_path: str,
         quota: OutputQuota,
+        told_of_sandbox: _Told,
     ) -> None:
         self._context_id = context_id
         self._open_outputs = open_outputs
@@ -95,12 +114,15 @@ class LocalFiles:
         self._since_ns = 0
         self._usage: Usage | None = None
         self._told = Changes()
+        self._told_of_sandbox = told_of_sandbox
+        self._told_before: frozenset[tuple[str, int]] = frozenset()
         self._looked = False
 
     async def begin(self, run: int) -> RunOutputs:
         work_fd = await self._work_fd()
         self._usage = usage(work_fd)
         self._since_ns = moment_ns()
+        self._told_before = self._told_of_sandbox.in_moment(self._since_ns) | self._told.stamps
         outputs = RunOutputs(self._open_outputs, run, self._outputs_path, f"run://{self._context_id}", self._quota)
         self._runs = [kept for kept in self._runs if kept.stored]
         self._runs.append(outputs)
@@ -111,12 +133,13 @@ class LocalFiles:
         entries = self._told.entries
         if elapsed_s < TINY_RUN_S and entries > FEW_ENTRIES and usage(work_fd) == self._usage:
             return (), ""
-        look = (work_fd, self._since_ns, self._work_path + "/", self._told.stamps)
+        look = (work_fd, self._since_ns, self._work_path + "/", self._told_before)
         if self._looked and entries <= MANY_ENTRIES:
             found = find_changes(*look)
         else:
             found = await asyncio.to_thread(find_changes, *look)
         self._told, self._looked = found, True
+        self._told_of_sandbox.add(found.stamps)
         return found.files, found.incomplete
 
     async def read_output(self, run: int, stream: Stream, offset: int, limit: int) -> OutputPage:
