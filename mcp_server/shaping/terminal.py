@@ -223,7 +223,7 @@ class Terminal:
             if self._work >= self._most_work:
                 break
             line.chars += 1
-            self._move_to(0)
+            self._move_to(0 if line.size else None)
             if state:
                 self._write(state)
             at += 1 + len(state)
