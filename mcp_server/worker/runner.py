@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextvars
 import json
+import linecache
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from . import commands, frames, tracebacks
+from . import commands, frames, plaintext, tracebacks
 from .cells import Cell, Compiler
 from .channel import Channel
 from .display import Display
@@ -36,6 +37,8 @@ _evaluate = eval
 
 _LEAST_RECURSION = 1000
 """Python's default; reporting an error needs some depth too."""
+
+_REHEARSAL = "<rehearsal>"
 
 _quoted: Callable[[str], str] = json.encoder.encode_basestring_ascii
 
@@ -69,6 +72,21 @@ class Context:
         """This process is the context's."""
         self._owner = _process_id()
         self._globals = _fresh_main()
+
+    def rehearse(self, request: frames.Frame) -> None:
+        """Go through what every run does, with a cell of its own that leaves nothing."""
+        self._streams.begin()
+        self._display.begin()
+        self._interrupts.begin()
+        self._interrupts.end()
+        source = request.body.decode("utf-8", "surrogatepass")
+        cell = Compiler(SourceStore()).compile(source, _REHEARSAL)
+        self._blas.before(source)
+        self._variables.run(_evaluate_cell, cell, {})
+        plaintext.plain_text(0)
+        self._streams.end()
+        _end_frame(request.header["run"], Ending())
+        linecache.cache.pop(_REHEARSAL, None)
 
     def run(self, request: frames.Frame) -> None:
         """Carry out one RUN and answer it. Raises nothing of the user's."""
