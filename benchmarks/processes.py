@@ -37,17 +37,30 @@ async def answer_of(command: Sequence[str]) -> Any:
 
 
 @contextmanager
-def on_socket(command: Sequence[str]) -> Iterator[socket.socket]:
-    """The other end of the socket that a process has as stdin; closing it ends the process."""
+def on_socket(command: Sequence[str], cpu: int | None = None) -> Iterator[socket.socket]:
+    """The other end of the socket that a process has as stdin, kept on `cpu` if given; closing it ends the process."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
             process = subprocess.Popen(command, stdin=theirs.fileno())
+        if cpu is not None:
+            os.sched_setaffinity(process.pid, {cpu})
         try:
             yield ours
         finally:
             ours.close()
             process.wait(10)
+
+
+@contextmanager
+def kept_on(cpu: int) -> Iterator[None]:
+    """Keeps this thread, and those that it starts, on one processor."""
+    free = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, free)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from contextlib import AsyncExitStack, ExitStack
@@ -14,7 +15,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from benchmarks.effort import Effort
 from benchmarks.engines import BARE, Contexts, started
 from benchmarks.measure import Series, Subject, side_by_side, timed, timed_call
-from benchmarks.processes import answer_of, listening, on_socket, peer, server
+from benchmarks.processes import answer_of, kept_on, listening, on_socket, peer, server
 from benchmarks.results import Goal, Row, Section, Unit
 
 MESSAGE = b"." * 64
@@ -49,27 +50,35 @@ def raw_round_trip(sock: socket.socket) -> Subject:
 
 
 async def engine_level(effort: Effort) -> Section:
+    """The far ends keep to a processor: wherever the kernel happens to put one, a round trip takes 8 or 60 µs."""
     rounds = effort.of(2_000, 300)
+    cpus = sorted(os.sched_getaffinity(0))
+    here, there = cpus[0], cpus[-1]
     async with started(preload=BARE) as engine:
         contexts = Contexts(engine)
         context_id = await contexts.create()
         with ExitStack() as stack:
-            far, raw = (stack.enter_context(on_socket(peer("echo"))) for _ in range(2))
-            round_trip = LoopRoundTrip(far)
+            far, near, raw = (stack.enter_context(on_socket(peer("echo"), cpu)) for cpu in (there, here, there))
+            round_trip, near_trip = LoopRoundTrip(far), LoopRoundTrip(near)
             stack.callback(round_trip.close)
+            stack.callback(near_trip.close)
+            stack.enter_context(kept_on(here))
             seen = await side_by_side(
                 {
                     "run": timed(lambda: contexts.run(context_id, "1+1")),
                     "uvloop": timed(round_trip.once),
+                    "same": timed(near_trip.once),
                     "raw": raw_round_trip(raw),
                 },
                 rounds,
                 warm_up=50,
             )
+            plain = plain_asyncio(rounds, there)
     kernel = await answer_of(peer("ipython_kernel", "1", str(effort.of(100, 20))))
     peers = {
         "round trip, uvloop": seen["uvloop"],
-        "round trip, asyncio": plain_asyncio(rounds),
+        "round trip, uvloop, same processor": seen["same"],
+        "round trip, asyncio": plain,
         "round trip, raw": seen["raw"],
         "ipykernel": Series(tuple(kernel["run_s"])),
     }
@@ -77,11 +86,11 @@ async def engine_level(effort: Effort) -> Section:
     return Section("A small run", [row])
 
 
-def plain_asyncio(rounds: int) -> Series:
+def plain_asyncio(rounds: int, cpu: int) -> Series:
     """The round trip through the standard loop, which cannot run inside of ours."""
 
     async def measure() -> Series:
-        with on_socket(peer("echo")) as far:
+        with on_socket(peer("echo"), cpu) as far:
             round_trip = LoopRoundTrip(far)
             try:
                 return (await side_by_side({"it": timed(round_trip.once)}, rounds, warm_up=50))["it"]
