@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 from daytona import Daytona, DaytonaConfig
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
+from websockets.sync.client import connect as connect_blocking
 
 from benchmarks.effort import Effort
 from benchmarks.measure import Subject, one, side_by_side, timed, timed_call
@@ -57,23 +58,23 @@ async def clients() -> AsyncIterator[tuple[dict[str, Blocking], dict[str, AsyncC
 
 async def runs(effort: Effort) -> Section:
     rows: list[Row] = []
-    async with clients() as (blocking, looped), listening(peer("bare_websocket")) as port:
-        reused = await connect(bare_address(port), compression=None, proxy=None)
-        subjects: dict[str, Subject] = {"a run": bare_websocket(port), "reused": echo(reused)}
-        subjects |= {f"`pass`, sync, {way}": timed_call(passing(client)) for way, client in blocking.items()}
-        for way, interpreter in looped.items():
-            subjects[f"`pass`, async, {way}"] = timed(passing(interpreter))  # type: ignore[arg-type]  # it is awaitable
-        seen = await side_by_side(subjects, effort.of(500, 60), warm_up=20)
-        await reused.close()
-    bare = {
-        "bare WebSocket, reused": seen.pop("reused"),
-        "bare WebSocket, one a run": seen.pop("a run"),
-        "the old server": OLD_SERVER.repeated(effort.of(500, 60)),
-    }
+    async with (
+        clients() as (blocking, looped),
+        listening(peer("bare_websocket")) as port,
+        echo_async(port) as async_echo,
+    ):
+        with echo(port) as sync_echo:
+            subjects: dict[str, Subject] = {"bare": bare_websocket(port), "sync": sync_echo, "async": async_echo}
+            subjects |= {f"`pass`, sync, {way}": timed_call(passing(client)) for way, client in blocking.items()}
+            for way, interpreter in looped.items():
+                subjects[f"`pass`, async, {way}"] = timed(passing(interpreter))  # type: ignore[arg-type]  # it is awaitable
+            seen = await side_by_side(subjects, effort.of(500, 60), warm_up=20)
+    bare = {"bare WebSocket, one a run": seen.pop("bare")}
+    reused = {way: {f"bare WebSocket, {way}, reused": seen.pop(way)} for way in ("sync", "async")}
     for what, series in seen.items():
-        is_reused = "reused" in what
-        goal = NO_GOAL if "SDK" in what else Goal(most=0.0005 if is_reused else 0.003)
-        peers = {name: peer for name, peer in bare.items() if is_reused or name != "bare WebSocket, reused"}
+        goal = NO_GOAL if "SDK" in what else Goal(most=0.0005 if "reused" in what else 0.003)
+        fair = reused["async" if "async" in what else "sync"] if "reused" in what else {}
+        peers = fair | bare | {"the old server": OLD_SERVER.repeated(len(series.values))}
         rows.append(Row(what, Unit.SECONDS, series, goal, peers))
     return Section("Through the toolbox door", rows)
 
@@ -95,14 +96,28 @@ def bare_websocket(port: int) -> Subject:
     return timed(once)
 
 
-def echo(socket: ClientConnection) -> Subject:
-    """A message and its answer over a socket that stays open."""
+@contextmanager
+def echo(port: int) -> Iterator[Subject]:
+    """A message there and back over a bare socket that stays open, blocking."""
+    with connect_blocking(f"ws://127.0.0.1:{port}/reused", compression=None, proxy=None) as socket:
 
-    async def once() -> None:
-        await socket.send(MESSAGE)
-        await socket.recv()
+        def once() -> None:
+            socket.send('{"code": "pass"}')
+            socket.recv()
 
-    return timed(once)
+        yield timed_call(once)
+
+
+@asynccontextmanager
+async def echo_async(port: int) -> AsyncIterator[Subject]:
+    """As `echo`, on this loop."""
+    async with connect(f"ws://127.0.0.1:{port}/reused", compression=None, proxy=None) as socket:
+
+        async def once() -> None:
+            await socket.send('{"code": "pass"}')
+            await socket.recv()
+
+        yield timed(once)
 
 
 async def throughput(effort: Effort) -> Section:

@@ -1,15 +1,25 @@
-"""A WebSocket server with nothing behind it: it answers each message, until the client closes. Prints its port."""
+"""A WebSocket server with nothing behind it: one message in, one frame out, and the closing frame. Prints its port.
+
+A socket at the path ``/reused`` stays open instead, and each of its messages is answered.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
 FRAME = '{"type":"control","text":"completed","name":"","value":"","traceback":""}'
+REUSED = "/reused"
 
 
 async def answer(connection: ServerConnection) -> None:
-    async for _ in connection:
+    if connection.request is not None and connection.request.path == REUSED:
+        async for _ in connection:
+            await connection.send(FRAME)
+    else:
+        await connection.recv()
         await connection.send(FRAME)
 
 
@@ -20,4 +30,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as our server does it
+        runner.run(main())
