@@ -15,6 +15,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from benchmarks.effort import Effort
 from benchmarks.engines import BARE, Contexts, started
 from benchmarks.measure import Series, Subject, side_by_side, timed, timed_call
+from benchmarks.memory import worker_pids
 from benchmarks.processes import answer_of, kept_on, listening, on_socket, peer, server
 from benchmarks.results import Goal, Row, Section, Unit
 
@@ -50,40 +51,50 @@ def raw_round_trip(sock: socket.socket) -> Subject:
 
 
 async def engine_level(effort: Effort) -> Section:
-    """The far ends keep to a processor: wherever the kernel happens to put one, a round trip takes 8 or 60 µs."""
+    """The server keeps to one processor, and each far end, ours and the peers', to that one or to another.
+
+    Where the kernel happens to leave them decides whether a round trip takes 8 µs or 60.
+    """
     rounds = effort.of(2_000, 300)
     cpus = sorted(os.sched_getaffinity(0))
     here, there = cpus[0], cpus[-1]
     async with started(preload=BARE) as engine:
         contexts = Contexts(engine)
-        context_id = await contexts.create()
+        across, within = await contexts.create(), await contexts.create()
+        for pid, cpu in zip(worker_pids(engine, (across, within)), (there, here), strict=True):
+            os.sched_setaffinity(pid, {cpu})
         with ExitStack() as stack:
             far, near, raw = (stack.enter_context(on_socket(peer("echo"), cpu)) for cpu in (there, here, there))
-            round_trip, near_trip = LoopRoundTrip(far), LoopRoundTrip(near)
-            stack.callback(round_trip.close)
+            far_trip, near_trip = LoopRoundTrip(far), LoopRoundTrip(near)
+            stack.callback(far_trip.close)
             stack.callback(near_trip.close)
             stack.enter_context(kept_on(here))
             seen = await side_by_side(
                 {
-                    "run": timed(lambda: contexts.run(context_id, "1+1")),
-                    "uvloop": timed(round_trip.once),
-                    "same": timed(near_trip.once),
+                    "run across": timed(lambda: contexts.run(across, "1+1")),
+                    "trip across": timed(far_trip.once),
                     "raw": raw_round_trip(raw),
+                    "run within": timed(lambda: contexts.run(within, "1+1")),
+                    "trip within": timed(near_trip.once),
                 },
                 rounds,
                 warm_up=50,
             )
             plain = plain_asyncio(rounds, there)
-    kernel = await answer_of(peer("ipython_kernel", "1", str(effort.of(100, 20))))
-    peers = {
-        "round trip, uvloop": seen["uvloop"],
-        "round trip, uvloop, same processor": seen["same"],
-        "round trip, asyncio": plain,
-        "round trip, raw": seen["raw"],
-        "ipykernel": Series(tuple(kernel["run_s"])),
-    }
-    row = Row("`1+1`, engine", Unit.SECONDS, seen["run"], Goal(most=0.000_15, most_times=2), peers)
-    return Section("A small run", [row])
+    kernel = Series(tuple((await answer_of(peer("ipython_kernel", "1", str(effort.of(100, 20)))))["run_s"]))
+    trips = {"round trip, uvloop": seen["trip across"], "round trip, asyncio": plain, "round trip, raw": seen["raw"]}
+    goal = Goal(most=0.000_15, most_times=2)
+    rows = [
+        Row("`1+1`, engine", Unit.SECONDS, seen["run across"], goal, {**trips, "ipykernel": kernel}),
+        Row(
+            "`1+1`, engine, its worker on the server's processor",
+            Unit.SECONDS,
+            seen["run within"],
+            goal,
+            {"round trip, uvloop": seen["trip within"]},
+        ),
+    ]
+    return Section("A small run", rows)
 
 
 def plain_asyncio(rounds: int, cpu: int) -> Series:

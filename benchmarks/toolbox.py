@@ -21,8 +21,6 @@ from mcp_server.toolbox.client_provision import AsyncProvision, Provision
 OLD_SERVER = one(0.0557)
 """`pass` through the server whose protocol this is, on the same kind of machine: it looked every 50 ms."""
 
-MESSAGE = '{"code": "pass"}'
-
 MIB = 1024 * 1024
 
 
@@ -83,14 +81,10 @@ def passing(client: Blocking | AsyncCodeInterpreter) -> Callable[[], object]:
     return lambda: client.run_code("pass")
 
 
-def bare_address(port: int) -> str:
-    return f"ws://127.0.0.1:{port}"
-
-
 def bare_websocket(port: int) -> Subject:
     async def once() -> None:
-        async with connect(bare_address(port), compression=None, proxy=None) as socket:
-            await socket.send(MESSAGE)
+        async with connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None) as socket:
+            await socket.send('{"code": "pass"}')
             await socket.recv()
 
     return timed(once)
