@@ -3,7 +3,7 @@
 # make clients seven clients with scripted models, in their environments: some minutes; make clients-quick: two
 # make check   style, types and the rules of who may import whom
 # make conformance   the protocol's official suite and the Inspector: two minutes; needs npm
-# make bench   every figure beside its goal and its peers: five to seven minutes; make bench-quick: one or two
+# make bench   every figure beside its goal and its peers: three to seven minutes; make bench-quick: about one
 # make package what is published, built, and tried outside of this tree; make bundle: for desktop clients
 # make soak    ten minutes of many rude clients, and what must hold then; make soak SOAK='--duration 60 --seed 7'
 # make clean   remove what these made
