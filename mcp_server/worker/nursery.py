@@ -11,6 +11,7 @@ because a fork costs what its memory costs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -98,14 +99,18 @@ class _Builder:
                 pid = self._start_first_process(reporting)
             finally:
                 os.close(reporting)
-            first = os.pidfd_open(pid)
+            first = _pidfd_of(pid)
             text = self._await_report(report)
         finally:
             os.close(report)
         if text:
-            signal.pidfd_send_signal(first, signal.SIGKILL)
-            os.close(first)
+            if first is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(first, signal.SIGKILL)
+                os.close(first)
             raise OSError(0, text)
+        if first is None:
+            raise OSError(0, "its first process was killed")
         return first
 
     def _start_first_process(self, reporting: int) -> int:
@@ -133,6 +138,14 @@ class _Builder:
         finally:
             self._poll.unregister(report)
         return holder.explain(os.read(report, 64), self._programs)
+
+
+def _pidfd_of(pid: int) -> Optional[int]:
+    """None where it has ended already: the kernel reaps it."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _furnish(plan: Dict[str, Any], kept_mounts: List[str]) -> None:

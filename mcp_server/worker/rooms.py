@@ -177,10 +177,13 @@ class Rooms:
         Not at once after it: where somebody waits for the worker, both would touch the same pages at the same time.
         """
         room = self._room_of.get(worker)
-        if room is not None and WORK not in room.mounted:
-            with contextlib.suppress(ProcessLookupError):  # it has ended, and that is yet to be read
-                self._equip(room, self._plan["room_uid"])
+        if room is None or WORK in room.mounted:
+            return
+        try:
+            self._equip(room, self._plan["room_uid"])
             os.close(linux.open_tree(view.OUTPUTS_DIR))
+        except OSError:  # it has ended, and that is yet to be read; or it is of no use to anybody
+            room.kill()
 
     def _sandbox(self, name: str) -> Sandbox:
         sandbox = self._sandboxes.get(name)
