@@ -75,11 +75,13 @@ def find_changes(
 ) -> Changes:
     """Regular files beneath the directory that were changed at or after the moment `since_ns`.
 
-    `told` are the stamps of changes that were found before: a moment is milliseconds long, and may hold two runs.
+    `told` are the stamps of changes that were found before: a moment is milliseconds long, and may hold two runs. What
+    they name is not new.
     Paths begin with `prefix`. At most `MAX_ENTRIES` entries are looked at, for at most `MAX_SECONDS`.
     """
     deadline_s = time.monotonic() + MAX_SECONDS
     found: dict[tuple[str, int], FileChange] = {}
+    there_before = {path for path, _ in told}
     incomplete = ""
     entries = 0
     for path, status in _walk(directory_fd, prefix, MAX_DEPTH):
@@ -89,14 +91,18 @@ def find_changes(
         entries += 1
         stamp = (path, status.st_ctime_ns)
         if stat.S_ISREG(status.st_mode) and status.st_ctime_ns >= since_ns and stamp not in told:
-            found[stamp] = _change(directory_fd, path, path[len(prefix) :], status, since_ns)
+            is_new = path not in there_before and _is_born_since(directory_fd, path[len(prefix) :], since_ns)
+            found[stamp] = _change(path, status, "new" if is_new else "changed")
     return Changes(tuple(found[stamp] for stamp in sorted(found)), incomplete, frozenset(found), entries)
 
 
-def _change(directory_fd: int, path: str, beneath: str, status: os.stat_result, since_ns: int) -> FileChange:
-    born_ns = _birth_ns(directory_fd, beneath)
-    kind = "new" if born_ns is not None and born_ns >= since_ns else "changed"
+def _change(path: str, status: os.stat_result, kind: str) -> FileChange:
     return FileChange(path, kind, status.st_size, mimetypes.guess_type(path, strict=False)[0] or "")
+
+
+def _is_born_since(directory_fd: int, path: str, since_ns: int) -> bool:
+    born_ns = _birth_ns(directory_fd, path)
+    return born_ns is not None and born_ns >= since_ns
 
 
 def _birth_ns(directory_fd: int, path: str) -> int | None:

@@ -62,6 +62,30 @@ def test_a_file_is_told_once_of_the_run_that_made_it(tmp_path: Path, monkeypatch
     asyncio.run(scene())
 
 
+def test_what_an_earlier_run_of_the_moment_made_is_changed_and_not_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_ns = moment_ns()
+    monkeypatch.setattr(files, "moment_ns", lambda: began_ns)
+
+    async def scene() -> None:
+        sandbox = SandboxFiles(cast("Cell", Place(tmp_path)), "sandbox", 1 << 20)
+        context = sandbox.of_context("ctx_1", "one")
+        kinds = []
+        for run in (1, 2):
+            await context.begin(run)
+            path = tmp_path / "made"
+            path.write_text(str(run))
+            while path.stat().st_ctime_ns < began_ns + run * 20_000_000:  # a stamp of its own, some ticks later
+                path.chmod(0o600)
+            changes, _ = await context.changes(1.0)
+            kinds += [change.kind for change in changes]
+        assert kinds == ["new", "changed"]
+        sandbox.close()
+
+    asyncio.run(scene())
+
+
 def test_runs_side_by_side_are_both_told_of_what_came_meanwhile(tmp_path: Path) -> None:
     async def scene() -> None:
         sandbox = SandboxFiles(cast("Cell", Place(tmp_path)), "sandbox", 1 << 20)
