@@ -25,7 +25,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -226,10 +226,12 @@ class Watchdog:
         ceilings: Ceilings,
         on_exceeded: Callable[[int], None],
         find: Callable[[Collection[int]], Mapping[int, list[TaggedProcess]]] = processes.find_tagged,
+        measure: Callable[[Sequence[TaggedProcess]], int] = processes.bytes_together,
     ) -> None:
         self._ceilings = ceilings
         self._on_exceeded = on_exceeded
         self._find = find
+        self._measure = measure
         self._busy: set[int] = set()
         self._left_behind: set[int] = set()
         self._exceeded: dict[int, Excess] = {}
@@ -320,7 +322,7 @@ class Watchdog:
         used = sum(process.resident_bytes for process in members)
         if used > self._ceilings.memory_bytes:
             # Pages that several processes share were counted for each: now divide them, which takes longer.
-            used = sum(processes.proportional_bytes(process) for process in members)
+            used = self._measure(members)
         return used
 
     def _exceed(self, tag: int, excess: Excess, members: list[TaggedProcess]) -> None:

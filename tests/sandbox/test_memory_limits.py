@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -76,10 +76,7 @@ class Context:
     def end(self) -> None:
         for members in processes.find_tagged({TAG}).values():
             for member in members:
-                pidfd = os.pidfd_open(member.pid)
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                assert select.select([pidfd], [], [], WAIT_S)[0]
-                os.close(pidfd)
+                end(member)
         self._process.wait(WAIT_S)
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -209,9 +206,56 @@ async def test_a_crash_and_an_ordinary_kill_are_not_taken_for_memory(
     keeper.close()
 
 
+@pytest.mark.anyio
+async def test_a_share_that_passes_on_while_processes_die_is_counted_once(
+    make_context: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(SHARED_BY_CHILDREN)
+    context.go()
+    assert await asyncio.to_thread(context.read_line) == b"ready\n"
+    members = processes.find_tagged({TAG})[TAG]
+    members.sort(key=lambda member: member.pid == context.pid)
+    measured = processes.proportional_bytes
+    together = sum(map(measured, members))
+    read: list[int] = []
+
+    def measured_while_they_die(process: TaggedProcess) -> int:
+        found = measured(process)
+        read.append(found)
+        if process.pid != context.pid:
+            end(process)
+        return found
+
+    monkeypatch.setattr(processes, "proportional_bytes", measured_while_they_die)
+    assert processes.bytes_together(members) <= together
+    assert sum(read[: len(members)]) > 1.5 * together
+
+
+def test_a_process_that_died_since_it_was_found_holds_nothing(make_context: Callable[..., Context]) -> None:
+    context = make_context("")
+    (found,) = processes.find_tagged({TAG})[TAG]
+    assert processes.proportional_bytes(found) > 0
+    end(found)
+    assert processes.proportional_bytes(found) == 0
+    assert processes.bytes_together([found]) == 0
+    context.end()
+
+
+def end(process: TaggedProcess) -> None:
+    """It is dead, if not yet reaped, when this returns."""
+    pidfd = os.pidfd_open(process.pid)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert select.select([pidfd], [], [], WAIT_S)[0]
+    os.close(pidfd)
+
+
 def of_size(*sizes_bytes: int, threads: int = 1) -> list[TaggedProcess]:
-    """Processes that do not exist, so that /proc shows no finer measure than this one."""
+    """Processes that do not exist: no finer measure of them can be had than this one."""
     return [TaggedProcess(2**22 + at, TAG, size, threads) for at, size in enumerate(sizes_bytes)]
+
+
+def resident_together(members: Sequence[TaggedProcess]) -> int:
+    return sum(member.resident_bytes for member in members)
 
 
 class Machine:
@@ -229,7 +273,7 @@ class Machine:
 @pytest.mark.anyio
 async def test_the_watchdog_looks_only_while_there_is_something_to_see() -> None:
     machine = Machine(of_size(MIB))
-    keeper = Watchdog(Ceilings(LIMIT_BYTES), lambda tag: None, machine.find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), lambda tag: None, machine.find, resident_together)
     assert not keeper.looking
     keeper.busy(TAG)
     assert keeper.looking
@@ -245,7 +289,7 @@ async def test_the_watchdog_looks_only_while_there_is_something_to_see() -> None
 async def test_threads_and_processes_that_a_run_left_behind_are_watched_on(members: list[TaggedProcess]) -> None:
     machine = Machine(members)
     exceeded: list[int] = []
-    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append, machine.find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append, machine.find, resident_together)
     keeper.busy(TAG)
     keeper.idle(TAG)
     keeper.look()
@@ -260,7 +304,7 @@ async def test_threads_and_processes_that_a_run_left_behind_are_watched_on(membe
 async def test_a_context_with_too_many_processes_is_told_from_one_with_too_much_memory() -> None:
     exceeded: list[int] = []
     machine = Machine(of_size(MIB, MIB, threads=4))
-    keeper = Watchdog(Ceilings(LIMIT_BYTES, 8), exceeded.append, machine.find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES, 8), exceeded.append, machine.find, resident_together)
     keeper.busy(TAG)
     keeper.look()
     assert keeper.excess(TAG) is None
@@ -278,7 +322,7 @@ async def test_one_context_over_its_ceiling_leaves_the_others_alone() -> None:
     def find(tags: Collection[int]) -> Mapping[int, list[TaggedProcess]]:
         return {TAG: of_size(LIMIT_BYTES + 1), other: of_size(LIMIT_BYTES)}
 
-    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append, find)
+    keeper = Watchdog(Ceilings(LIMIT_BYTES), exceeded.append, find, resident_together)
     keeper.busy(TAG)
     keeper.busy(other)
     keeper.look()

@@ -527,6 +527,25 @@ MUST_WORK = (
         """,
     ),
     _works(
+        "children that share memory and end together",
+        """
+        import signal
+        held = bytearray(60 << 20)
+        for _ in range(8):
+            children = []
+            for _ in range(40):
+                pid = os.fork()
+                if pid == 0:
+                    signal.pause()
+                children.append(pid)
+            for pid in children:
+                os.kill(pid, 9)
+            for pid in children:
+                os.waitpid(pid, 0)
+        print('works')
+        """,
+    ),
+    _works(
         "threads",
         """
         from concurrent.futures import ThreadPoolExecutor
