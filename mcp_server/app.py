@@ -44,7 +44,7 @@ def build_server(service: Service, settings: Settings, texts: Texts, process: st
         title=TITLE,
         instructions=texts.instructions,
         cache_hints={"tools/list": fresh, "prompts/list": fresh, "resources/templates/list": fresh},
-        get_tool_input_schema=door.input_schema,
+        get_tool_input_schema=door.header_schema,
         on_list_tools=door.list_tools,
         on_call_tool=door.call_tool,
         on_list_resources=resources.list_resources,

@@ -113,7 +113,8 @@ def _optional(kind: str, default: object, description: str, **more: object) -> d
 
 
 _ENVS: dict[str, Any] = {"additionalProperties": {"type": "string"}}
-_CONTEXT_HEADER = {"x-mcp-header": "Context-Id"}
+_HEADER_KEY = "x-mcp-header"
+_CONTEXT_HEADER = {_HEADER_KEY: "Context-Id"}
 """Lets a gateway route a call by its context without reading the body."""
 
 
@@ -170,3 +171,11 @@ def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     if required:
         schema["required"] = list(required)
     return schema
+
+
+def sent_as_headers(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a tool's input schema, the arguments that a client sends as headers too."""
+    return {
+        "type": "object",
+        "properties": {name: part for name, part in schema["properties"].items() if _HEADER_KEY in part},
+    }

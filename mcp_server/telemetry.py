@@ -78,6 +78,9 @@ FLUSH_S = 1.0
 
 _HANDLE = re.compile(r"(ctx_[\w-]{8})[\w-]{8,}")
 
+_NUMBERS = (int, float, type(None))
+"""What stays as it is; a bool is an int."""
+
 _CLIENT_HAS_GONE = ("ClientDisconnect",)
 """Exceptions that libraries log as errors although nothing failed: whoever asked has hung up. By name, so that
 starlette need not be loaded for it."""
@@ -193,8 +196,9 @@ def configure(level: LogLevel, log_format: LogFormat, stream: TextIO | None = No
 def escape_values(_logger: object, _method: str, event: Event) -> Event:
     """Strings become printable and bounded, without whole handles; what is neither text nor number becomes text."""
     for key, value in event.items():
-        if not (value is None or isinstance(value, bool | int | float)):
-            event[key] = _HANDLE.sub(r"\1…", printable(str(value)))
+        if not isinstance(value, _NUMBERS):
+            text = printable(str(value))
+            event[key] = _HANDLE.sub(r"\1…", text) if "ctx_" in text else text
     return event
 
 

@@ -76,8 +76,9 @@ class ToolDoor:
         self._service = service
         self._process = process
         self._resource_links = settings.resource_links
-        self._schemas = arguments.schemas(settings)
-        self._tools = _describe(self._schemas, texts, settings)
+        schemas = arguments.schemas(settings)
+        self._tools = _describe(schemas, texts, settings)
+        self._header_schemas = {name: arguments.sent_as_headers(schema) for name, schema in schemas.items()}
         self._handlers: dict[str, Callable[[RequestContext, Mapping[str, Any]], Awaitable[CallToolResult]]] = {
             "run_code": self._run_code,
             "create_context": self._create_context,
@@ -85,8 +86,9 @@ class ToolDoor:
             "delete_context": self._delete_context,
         }
 
-    def input_schema(self, tool: str) -> Mapping[str, Any] | None:
-        return self._schemas.get(tool)
+    def header_schema(self, tool: str) -> Mapping[str, Any] | None:
+        """Which arguments are headers too. The SDK walks it at each call over HTTP: what is no header would be slow."""
+        return self._header_schemas.get(tool)
 
     async def list_tools(self, _context: RequestContext, _params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=self._tools)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from mcp.server.transport_security import TransportSecuritySettings
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_server.access.headers import header
 from mcp_server.access.refusals import Refusal, refuse
 from mcp_server.errors import SetupFailed
 
@@ -54,8 +54,7 @@ class Addresses:
         )
 
     def refusal(self, scope: Scope) -> Refusal | None:
-        headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
+        host, origin = header(scope, b"host") or "", header(scope, b"origin")
         if not self.take_host(host):
             return Refusal(
                 HTTPStatus.MISDIRECTED_REQUEST,

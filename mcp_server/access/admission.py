@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcp_server.access.headers import header
 from mcp_server.access.refusals import Refusal, refuse
 from mcp_server.conversations import PRINCIPAL_KEY
 
@@ -85,7 +85,7 @@ class Admission:
             self._on_limit("requests_per_principal")
             text = f"You have {limits.requests_per_principal:,} requests open, the most that one user may. "
             return _busy(HTTPStatus.TOO_MANY_REQUESTS, text + "Wait until some have ended.", BUSY_RETRY_S)
-        length = Headers(scope=scope).get("content-length", "")
+        length = header(scope, b"content-length") or ""
         if length.isdecimal() and int(length[:20]) > limits.body_bytes:
             self._on_limit("body_bytes")
             return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large, {"Connection": "close"})

@@ -6,6 +6,7 @@ binds the sessions of the older protocol.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,9 +121,14 @@ _ONLY_HERE = Refusal(
 
 def _is_local(client: object) -> bool:
     """Whether the peer is this machine; a peer on a Unix socket has no address."""
-    if not isinstance(client, tuple | list) or not client or not client[0]:
+    if not isinstance(client, (tuple, list)) or not client or not client[0]:
         return True
+    return _is_loopback(client[0])
+
+
+@functools.lru_cache(maxsize=64)
+def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(client[0]).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False

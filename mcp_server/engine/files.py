@@ -120,7 +120,7 @@ class LocalFiles:
 
     async def begin(self, run: int) -> RunOutputs:
         work_fd = await self._work_fd()
-        self._usage = usage(work_fd)
+        self._usage = usage(work_fd) if self._told.entries > FEW_ENTRIES else None
         self._since_ns = moment_ns()
         self._told_before = self._told_of_sandbox.in_moment(self._since_ns) | self._told.stamps
         outputs = RunOutputs(self._open_outputs, run, self._outputs_path, f"run://{self._context_id}", self._quota)

@@ -175,6 +175,16 @@ class LiveContext:
         changes, incomplete = await files.changes(outcome.elapsed_s)
         run.end(outcome, changes, [files.link(change) for change in changes[:MAX_FILE_LINKS]], incomplete)
 
+    def _log_end(self, run: Run, outcome: Outcome) -> None:
+        _log.info(
+            "run.ended",
+            context_id=self.info.context_id,
+            run=run.number,
+            status=outcome.status,
+            state=outcome.state,
+            elapsed_s=round(outcome.elapsed_s, 4),
+        )
+
     def _fail(self, run: Run, error: CodeInterpreterError) -> None:
         self._observer.run_failed(run.key, error)
         run.fail(error)
@@ -272,15 +282,8 @@ class LiveContext:
             _log.warning("run.failed", context_id=self.info.context_id, run=run.number, error=type(error).__name__)
             self._fail(run, error)
         else:
-            _log.info(
-                "run.ended",
-                context_id=self.info.context_id,
-                run=run.number,
-                status=outcome.status,
-                state=outcome.state,
-                elapsed_s=round(outcome.elapsed_s, 4),
-            )
             await self._end(run, outcome)
+            asyncio.get_running_loop().call_soon(self._log_end, run, outcome)  # whoever waits for the run comes first
         finally:
             if not run.done.is_set():
                 fault = InternalError("The run could not be carried out: a fault of the server's, see its log.")

@@ -12,11 +12,11 @@ error first, then values, then the streams; what one does not use another may.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.model import DisplayChunk, ErrorInfo, FileChange, Report, State, Status, StoredOutput, Stream
+from mcp_server.model import DisplayChunk, ErrorInfo, FileChange, Report, State, Status, StoredOutput
 from mcp_server.shaping.failure import NAME_CHARS, shape_failure, without_surrogates
 from mcp_server.shaping.heading import first_line, is_the_stop_itself, statements
 from mcp_server.shaping.marks import counted, note, one_line
@@ -37,7 +37,7 @@ RECORD_MESSAGE_CHARS = 2000
 """Of an error's message in the machine record."""
 
 _NOTHING = ShapedText()
-_NOTHING_SHOWN = dict.fromkeys(Stream, Excerpt(""))
+_NOTHING_SHOWN = Excerpt("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ def compose(record: RunRecord, budget_chars: int) -> Report:
     sections = _sections(record, values, budget_chars)
     body = arrange(sections, budget_chars - len(opening) - 1)
     text = f"{opening}\n{body.text}" if body.text else _without_output(record, opening)
-    printed = [stream for stream, rows in ((Stream.STDOUT, record.stdout), (Stream.STDERR, record.stderr)) if rows.rows]
-    shown = {**_NOTHING_SHOWN, **dict(zip(printed, body.excerpts, strict=False))}  # these sections come first
-    return Report(text, values.images, _machine_record(record, shown))
+    excerpts = iter(body.excerpts)  # those of the streams come first
+    stdout, stderr = (next(excerpts) if shaped.rows else _NOTHING_SHOWN for shaped in (record.stdout, record.stderr))
+    return Report(text, values.images, _machine_record(record, stdout, stderr))
 
 
 def _sections(record: RunRecord, values: ShownValues, budget_chars: int) -> list[Section]:
@@ -167,20 +167,18 @@ def _files(files: Sequence[FileChange], budget_chars: int) -> str:
     return "\n".join(lines)
 
 
-def _machine_record(record: RunRecord, shown: Mapping[Stream, Excerpt]) -> dict[str, Any]:
-    stop = is_the_stop_itself(record)
-    error = None if record.error is None or stop else record.error
-    stored = {Stream.STDOUT: record.stored_stdout, Stream.STDERR: record.stored_stderr}
-    shaped = {Stream.STDOUT: record.stdout, Stream.STDERR: record.stderr}
+def _machine_record(record: RunRecord, stdout: Excerpt, stderr: Excerpt) -> dict[str, Any]:
+    error = None if record.error is None or is_the_stop_itself(record) else record.error
     return {
-        "status": record.status.value,
+        "status": str(record.status),
         "context_id": one_line(record.context_id, 100),
         "run": record.run,
         "elapsed_s": round(record.elapsed_s, 3),
-        "state": record.state.value,
+        "state": str(record.state),
         "continued": record.continued,
-        "truncated": any(not excerpt.complete for excerpt in shown.values()),
-        **{stream.value: _stream_record(shaped[stream], shown[stream], stored[stream]) for stream in Stream},
+        "truncated": not (stdout.complete and stderr.complete),
+        "stdout": _stream_record(record.stdout, stdout, record.stored_stdout),
+        "stderr": _stream_record(record.stderr, stderr, record.stored_stderr),
         "error": error and {"name": one_line(error.name, NAME_CHARS), "message": _short_message(error.message)},
         "exit_code": record.exit_code,
         "signal": record.signal,

@@ -33,7 +33,8 @@ class Section:
     def frame_chars(self) -> int:
         """What the section takes besides its rows; each line with its newline."""
         pointer = len(self._pointer()) + 1 if self.rows.elided_chars else 0
-        return sum(len(text) + 1 for text in (self.heading, self.fixed) if text) + pointer
+        heading = len(self.heading) + 1 if self.heading else 0
+        return heading + (len(self.fixed) + 1 if self.fixed else 0) + pointer
 
     @property
     def wanted_chars(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp_server.shaping.lines import Row, shorten
 from mcp_server.shaping.marks import counted, note
@@ -50,40 +50,50 @@ class ShapedText:
 
     rows: tuple[Row, ...] = ()
     total_bytes: int = 0
+    total_lines: int = field(init=False)
+    total_chars: int = field(init=False)
+    """Characters of the decoded raw stream."""
+    missing_lines: int = field(init=False)
+    """Lines that no budget brings back."""
+    missing_chars: int = field(init=False)
+    elided_chars: int = field(init=False)
+    """Characters left out inside of lines, each place saying so."""
+    gaps: int = field(init=False)
+    text_chars: int = field(init=False)
+    """Of all rows, each with a newline."""
 
-    @property
-    def total_lines(self) -> int:
-        return sum(row.lines for row in self.rows)
-
-    @property
-    def total_chars(self) -> int:
-        """Characters of the decoded raw stream."""
-        return sum(row.chars for row in self.rows)
-
-    @property
-    def missing_lines(self) -> int:
-        """Lines that no budget brings back."""
-        return sum(row.lines for row in self.rows if row.hidden)
-
-    @property
-    def missing_chars(self) -> int:
-        return sum(row.chars for row in self.rows if row.hidden)
+    def __post_init__(self) -> None:
+        lines = chars = missing_lines = missing_chars = elided = gaps = text = 0
+        for row in self.rows:
+            lines += row.lines
+            chars += row.chars
+            text += len(row.text) + 1
+            if row.hidden:
+                gaps += 1
+                missing_lines += row.lines
+                missing_chars += row.chars
+            for elision in row.elisions:
+                elided += elision.hidden
+        note_down = object.__setattr__
+        note_down(self, "total_lines", lines)
+        note_down(self, "total_chars", chars)
+        note_down(self, "missing_lines", missing_lines)
+        note_down(self, "missing_chars", missing_chars)
+        note_down(self, "elided_chars", elided)
+        note_down(self, "gaps", gaps)
+        note_down(self, "text_chars", text)
 
     @property
     def blank(self) -> bool:
         """Whether there is nothing to show."""
-        return not any(row.text or row.hidden for row in self.rows)
-
-    @property
-    def elided_chars(self) -> int:
-        """Characters left out inside of lines, each place saying so."""
-        return sum(elision.hidden for row in self.rows for elision in row.elisions)
+        return self.text_chars == len(self.rows) and not self.gaps
 
     def wanted_chars(self, where: str = "") -> int:
         """Room, with a newline for each line, in which `fit` leaves out nothing that is still here."""
+        if not self.gaps:
+            return self.text_chars
         shown = sum(len(row.text) + 1 for row in self.rows if not row.hidden)
-        gaps = sum(1 for row in self.rows if row.hidden)
-        return shown + gaps * self.least_chars(where) if gaps else shown
+        return shown + self.gaps * self.least_chars(where)
 
     def least_chars(self, where: str = "") -> int:
         """Room for a gap line that stands for everything."""
@@ -97,8 +107,9 @@ class ShapedText:
         """
         if not self.rows:
             return Excerpt("")
-        if not self.missing_chars and sum(len(row.text) + 1 for row in self.rows) <= budget_chars + 1:
-            return _excerpt([self.rows], where)
+        if not self.missing_chars and self.text_chars <= budget_chars + 1:
+            text = "\n".join([row.text for row in self.rows])
+            return Excerpt(text, self.total_lines, self.total_chars, elided_chars=self.elided_chars)
         gap = self.least_chars(where)
         if gap > budget_chars + 1:
             return self.fit(budget_chars) if where else Excerpt("", 0, 0, self.total_lines, self.total_chars)
