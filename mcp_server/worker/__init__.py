@@ -13,6 +13,7 @@ The host imports `frames` from here and nothing else. Where to look:
     confinement             birth                    from a fork to a process that may run user code
                             confine, seccomp/, tags  limits, Landlock, capabilities, system calls; the mark of a context
                             linux                    system calls that the standard library lacks
+                            forkhooks                what a fork of the zygote need not do
                             trials                   what works on this machine
     the interpreter         main, channel, rebirth   the door, its socket, what a fork must not share
       a run                 runner, cells, commands, coroutines, sources, interrupts, streams

@@ -12,9 +12,12 @@ import importlib
 import os
 import resource
 import socket
-from typing import Any, Dict, List, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Protocol
 
 from . import confine, linux, packets, tags
+
+if TYPE_CHECKING:  # the zygote loads it after the nursery was forked
+    from .main import Post
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Set to 1 in the zygote, which must stay single-threaded to be forked; unset again in its workers."""
@@ -22,8 +25,9 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 FIRST_DOOR = 3
 """Among the descriptors of an order; before it control socket, stdout and stderr."""
 
-# The functions behind `signal`'s, without its enum conversions: they would copy 50 pages of a worker.
+# What is behind `signal` and `socket`, without their enum conversions: they would copy 80 pages of a worker.
 _signal: Any = importlib.import_module("_signal")
+_new_socket: Any = importlib.import_module("_socket").socket
 
 DEFAULT_SIGNALS = (_signal.SIGCHLD, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2)
 
@@ -82,7 +86,7 @@ class Steps(Protocol):
         """Live where the zygote's message says. After this the process is sealed."""
 
 
-def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoReturn:
+def become_worker(order: Order, housing: socket.socket, steps: Steps, post: Post) -> NoReturn:
     """Arrive, settle, wait at `housing` for a sandbox, move in, run the worker's loop. Never returns.
 
     The host hears of that last, after the answer to INIT, for which a caller waits. A step that fails is told to the
@@ -98,9 +102,6 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps) -> NoRetur
         for name in THREAD_VARIABLES:
             os.environ.pop(name, None)
         tags.wear(order.tag)
-        from . import main  # the zygote has loaded it, after the nursery was forked
-
-        post = main.prepared()
         post.take(control, order.plan["random_seed"])
         _introduce(order)
         steps.settle()
@@ -145,7 +146,7 @@ def _reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
-def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
+def _arrange_descriptors(order: Order, housing: socket.socket) -> Any:
     """Standard streams on 0 to 2, the control socket as far up as the limit allows, the rest closed."""
     control, stdout, stderr = order.fds[:FIRST_DOOR]
     null = os.open("/dev/null", os.O_RDONLY)
@@ -155,7 +156,7 @@ def _arrange_descriptors(order: Order, housing: socket.socket) -> socket.socket:
     open_files = min(order.plan["rlimits"].get("NOFILE", 1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, open_files - 1)
     linux.close_all_fds_but((0, 1, 2, high, housing.fileno(), order.report.fileno()))
-    return socket.socket(fileno=high)
+    return _new_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, high)
 
 
 def _await_sandbox(housing: socket.socket) -> Dict[str, Any]:

@@ -30,7 +30,6 @@ class Channel:
     def open(self, control: socket.socket) -> None:
         """The peer is there; before, nothing can be received or sent."""
         control.setblocking(True)
-        control.set_inheritable(False)
         self._socket = control
         self._receive = control.recv
         self._send = control.sendall

@@ -144,9 +144,13 @@ def die_first_of_memory() -> None:
     Nothing is done where a parent has done it: to write the file, a process has to be dumpable for a moment, in which
     those who share its user and its processes could reach into it.
     """
-    with open("/proc/self/oom_score_adj", "rb") as file:
-        if file.read().strip() == OOM_SCORE.encode():
-            return
+    fd = os.open("/proc/self/oom_score_adj", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        score = os.read(fd, 16)
+    finally:
+        os.close(fd)
+    if score.strip() == OOM_SCORE.encode():
+        return
     linux.set_dumpable(True)  # a change of uid has turned it off, and with it the right to write the file
     linux.write_file("/proc/self/oom_score_adj", OOM_SCORE)
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from typing import Any, NoReturn, Optional
 
-from . import frames, rebirth
+from . import forkhooks, frames, rebirth
 from .channel import Channel
 from .interrupts import Interrupts
 from .runner import Context
@@ -39,7 +39,7 @@ class Post:
         faulthandler.enable(file=2, all_threads=False)
 
     def take(self, control: socket.socket, random_seed: Optional[int] = None) -> None:
-        """Be the worker that the host knows by `control`, a connected stream socket.
+        """Be the worker that the host knows by `control`, a connected stream socket that no exec inherits.
 
         Descriptor 0 is /dev/null, 1 and 2 are pipes that the host reads. With a `random_seed` contexts draw the same
         numbers.
@@ -50,6 +50,7 @@ class Post:
         rebirth.reseed(random_seed)
         self._streams.open(control.fileno())
         self._context.begin()
+        forkhooks.do_in_forks()
         os.register_at_fork(after_in_child=self._channel.abandon)
         os.register_at_fork(after_in_child=self._interrupts.arm_child)
 
@@ -124,6 +125,7 @@ def prepare() -> None:
     try:
         for number in kept:
             os.dup2(writing, number)
+        rebirth.prepare_generators()
         post = Post()
         for _ in range(_REHEARSALS):
             post.rehearse()

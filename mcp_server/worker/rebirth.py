@@ -6,11 +6,12 @@ Only what the zygote had loaded is touched; what is loaded later is fresh by its
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Callable, List, Optional
 
 _AUTHKEY_BYTES = 32
 """As `multiprocessing` makes its own."""
@@ -31,20 +32,55 @@ def load_generators() -> None:
             importlib.import_module(module)
 
 
-def reseed(seed: Optional[int]) -> None:
-    """Have the global random generators begin anew: from `seed`, else from what no other context knows."""
+_renewals: List[Callable[[], object]] = []
+
+
+def prepare_generators() -> None:
+    """In the zygote, when all is loaded: find the shortest way for `reseed`, which writes to pages that are shared."""
     random: Any = sys.modules.get("random")
     if random is not None:
-        random.seed(seed)
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is None or "numpy.random" not in sys.modules:
+        random.seed()
+        _renewals.append(functools.partial(super(random.Random, random._inst).seed, None))  # noqa: SLF001
+    if "numpy.random" in sys.modules:
+        _renewals.append(_renewal_of_numpy(sys.modules["numpy.random"]))
+
+
+def reseed(seed: Optional[int]) -> None:
+    """Have the global random generators begin anew: from `seed`, else from what no other context knows."""
+    if seed is None:
+        for renew in _renewals:
+            renew()
         return
-    if seed is not None:
-        numpy.random.seed(seed)
-    else:
-        # As good as its own way without a seed, which would write to four times as many pages that contexts share.
-        state = numpy.frombuffer(os.urandom(4 * _MERSENNE_WORDS), numpy.uint32)
-        numpy.random.set_state(("MT19937", state, _MERSENNE_WORDS))
+    for name in _GENERATORS:
+        generators: Any = sys.modules.get(name)
+        if generators is not None:
+            generators.seed(seed)
+
+
+def _renewal_of_numpy(generators: Any) -> Callable[[], object]:
+    """What gives numpy's global generator a new state: written where it lies, if it is found to lie as it should.
+
+    A state is as good as a seed, of which numpy makes one, and takes a tenth of the pages.
+    """
+    ctypes: Any = importlib.import_module("ctypes")
+    size = 4 * _MERSENNE_WORDS
+
+    def set_state() -> None:
+        words = memoryview(os.urandom(size)).cast("I")
+        generators.set_state(("MT19937", words, _MERSENNE_WORDS))
+
+    set_state()  # and forget a number that was drawn ahead
+    name, words, position = generators.get_state()[:3]
+    bit_generator = generators.mtrand._rand._bit_generator  # noqa: SLF001
+    place = (ctypes.c_char * (size + 4)).from_address(bit_generator.ctypes.state_address)
+    end = position.to_bytes(4, sys.byteorder)
+    if name != "MT19937" or place.raw != words.tobytes() + end:
+        return set_state
+
+    def write_state() -> None:
+        place.raw = os.urandom(size) + end
+
+    return write_state
 
 
 def renew_multiprocessing() -> None:

@@ -13,7 +13,7 @@ import select
 import socket
 from typing import Any, Callable, ContextManager, Dict, List, NoReturn, Optional, Sequence, Union
 
-from . import birth, confine, linux, nursery, packets, reaping, rebirth, tags, undertaker
+from . import birth, confine, forkhooks, linux, nursery, packets, reaping, rebirth, tags, undertaker
 from .oneroom import OneRoom
 from .plain import Plain
 from .rooms import WORK, Rooms
@@ -33,6 +33,7 @@ def main(control_fd: str) -> NoReturn:
     _raise_open_files()
     burying = undertaker.start(control) if plan["rooms"] else None
     room_builder = nursery.start(plan, control, burying) if burying is not None else None
+    forkhooks.keep()
     try:
         from . import preload  # not before: what it imports would cost each room 80 page faults
 
@@ -44,6 +45,7 @@ def main(control_fd: str) -> NoReturn:
         if plan["random_seed"] is not None:
             rebirth.load_generators()
         facts = preload.look_for(plan["preload"]) if plan["bare"] else preload.warm(plan["preload"])
+    forkhooks.leave()
     if plan["seccomp"] is not None:
         confine.read_program(plan["seccomp"])  # once, not in each worker
     zygote = Zygote(control, plan, room_builder, burying)
@@ -75,6 +77,7 @@ class Zygote:
         self._poll = select.epoll()  # a `poll` would ask each of a thousand rooms at every packet
         self._handlers: Dict[int, Callable[[], None]] = {}
         self._later: List[Callable[[], None]] = []
+        self._post = importlib.import_module(".main", __package__).prepared()  # see `main`
         self._housing = self._choose_housing(room_builder, burying)
 
     def open(self) -> None:
@@ -120,7 +123,7 @@ class Zygote:
         with theirs:
             pid = os.fork()
             if pid == 0:
-                birth.become_worker(order, theirs, steps)
+                birth.become_worker(order, theirs, steps, self._post)
         self._worker_of[pid] = order.worker
         self._homeless[order.worker] = ours
         tags.wear(order.tag, pid)  # it does so itself too, but may be destroyed before

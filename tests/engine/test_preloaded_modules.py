@@ -110,14 +110,52 @@ def test_a_package_that_fails_half_way_is_imported_anew_by_the_code(tmp_path: Pa
 
 
 @pytest.mark.anyio
-async def test_two_contexts_of_one_zygote_draw_different_random_numbers(warm_bench: tuple[Bench, Cell]) -> None:
+@pytest.mark.parametrize(
+    "draw", ["random.random()", "random.gauss(0, 1)", "numpy.random.rand()", "numpy.random.standard_normal()"]
+)
+async def test_contexts_of_one_zygote_draw_different_random_numbers(warm_bench: tuple[Bench, Cell], draw: str) -> None:
     bench, _ = warm_bench
     drawn = set()
     for _ in range(3):
         info = await bench.engine.create(ContextSpec("sbx_warm"), Listener())
         heard = Listener()
-        code = "import numpy, random\nrepr((numpy.random.rand(), random.random()))"
-        outcome = await bench.engine.execute(info.context_id, RunRequest(1, code), heard)
+        outcome = await bench.engine.execute(info.context_id, RunRequest(1, f"import numpy, random\n{draw}"), heard)
         assert outcome.status is Status.OK
         drawn.add(heard.result())
     assert len(drawn) == 3
+
+
+FORKED = """
+import os, random, signal, threading, logging, concurrent.futures, multiprocessing
+ready, handler = threading.Event(), logging.StreamHandler()
+
+def hold():
+    with handler.lock:
+        ready.set()
+        threading.Event().wait(30)
+
+threading.Thread(target=hold, daemon=True).start()
+ready.wait()
+reading, writing = os.pipe()
+pid = os.fork()
+if not pid:
+    signal.alarm(10)
+    handler.acquire()  # a thread of the parent's holds it
+    told = (len(threading.enumerate()), threading.current_thread() is threading.main_thread(), random.random())
+    os.write(writing, repr(told).encode())
+    os._exit(0)
+os.close(writing)
+os.waitpid(pid, 0)
+threads, is_main, drawn = eval(os.read(reading, 1000))
+with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context('fork')) as pool:
+    powers = list(pool.map(pow, (2, 3), (3, 2)))
+threads, is_main, drawn != random.random(), powers, os.register_at_fork.__module__
+"""
+
+
+@pytest.mark.anyio
+async def test_forks_of_a_context_repair_what_its_threads_leave_behind(warm_bench: tuple[Bench, Cell]) -> None:
+    bench, _ = warm_bench
+    outcome, heard = await bench.run(FORKED)
+    assert outcome.status is Status.OK, outcome.error
+    assert heard.result() == "(1, True, True, [8, 9], 'posix')"

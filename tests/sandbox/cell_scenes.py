@@ -32,12 +32,12 @@ ORDINARY_UID = 64_321
 BOUND_S = 60.0
 
 OBEDIENT_MAIN = """
-import json, os
+import json, os, socket
 
 class Post:
     def take(self, control, random_seed):
         control.setblocking(True)
-        self.stream = control.makefile("rwb")
+        self.stream = socket.socket(fileno=control.detach()).makefile("rwb")
 
     def rehearse(self):
         pass
