@@ -11,7 +11,7 @@ from urllib.parse import quote
 from mcp_server.errors import InvalidArgument
 from mcp_server.model import FileChange, OutputPage, ResourceLink, Stream
 from mcp_server.sandbox.cell import Cell
-from mcp_server.sandbox.changes import Changes, Usage, find_changes, moment_ns, usage
+from mcp_server.sandbox.changes import Changes, Usage, find_changes, is_unchanged, moment_ns, usage
 from mcp_server.sandbox.files import FileRefused, read_whole_file, regular_file
 from mcp_server.sandbox.outputs import OutputQuota, RunOutputs
 
@@ -132,6 +132,8 @@ class LocalFiles:
         work_fd = await self._work_fd()
         entries = self._told.entries
         if elapsed_s < TINY_RUN_S and entries > FEW_ENTRIES and usage(work_fd) == self._usage:
+            return (), ""
+        if entries <= FEW_ENTRIES and is_unchanged(work_fd, self._told.places):
             return (), ""
         look = (work_fd, self._since_ns, self._work_path + "/", self._told_before)
         if self._looked and entries <= MANY_ENTRIES:

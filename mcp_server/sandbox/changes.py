@@ -13,7 +13,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mcp_server.model import FileChange
@@ -39,6 +39,12 @@ _CLOCK_REALTIME_COARSE = 5
 """linux/time.h: the clock that the kernel stamps files with. It stands still between two ticks."""
 
 
+Place = tuple[str, str, int]
+"""A directory or regular file: the path of the directory that it is in, its name, and its stamp."""
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What a file system holds: the cheap sign of whether anything came or went since it was last looked at."""
@@ -51,13 +57,16 @@ class Usage:
 class Changes:
     """Files changed since a moment, in the order of their paths. ``incomplete`` says why not all were looked at.
 
-    ``stamps`` tell these changes from later ones to the same files; ``entries`` were looked at.
+    ``stamps`` tell these changes from later ones to the same files; ``entries`` were looked at. ``places`` are the
+    directories and regular files that there are, beneath the one that was looked at, with the stamp of each; none where
+    one of them may have been stamped again unnoticed.
     """
 
     files: tuple[FileChange, ...] = ()
     incomplete: str = ""
     stamps: frozenset[tuple[str, int]] = frozenset()
     entries: int = 0
+    places: tuple[Place, ...] = ()
 
 
 def usage(directory_fd: int) -> Usage:
@@ -80,6 +89,9 @@ def find_changes(
     Paths begin with `prefix`. At most `MAX_ENTRIES` entries are looked at, for at most `MAX_SECONDS`.
     """
     deadline_s = time.monotonic() + MAX_SECONDS
+    began_ns = moment_ns()
+    newest_ns = os.fstat(directory_fd).st_ctime_ns
+    places: list[Place] = [("", "", newest_ns)]
     found: dict[tuple[str, int], FileChange] = {}
     there_before = {path for path, _ in told}
     incomplete = ""
@@ -90,10 +102,40 @@ def find_changes(
             break
         entries += 1
         stamp = (path, status.st_ctime_ns)
+        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            parent, _, name = path[len(prefix) :].rpartition("/")
+            places.append((parent, name, status.st_ctime_ns))
+            newest_ns = max(newest_ns, status.st_ctime_ns)
         if stat.S_ISREG(status.st_mode) and status.st_ctime_ns >= since_ns and stamp not in told:
             is_new = path not in there_before and _is_born_since(directory_fd, path[len(prefix) :], since_ns)
             found[stamp] = _change(path, status, "new" if is_new else "changed")
-    return Changes(tuple(found[stamp] for stamp in sorted(found)), incomplete, frozenset(found), entries)
+    files = tuple(found[stamp] for stamp in sorted(found))
+    settled = newest_ns < began_ns and not incomplete
+    return Changes(files, incomplete, frozenset(found), entries, tuple(places) if settled else ())
+
+
+def is_unchanged(directory_fd: int, places: Sequence[Place]) -> bool:
+    """Whether all `places` of an earlier look still bear the same stamps. None of them says nothing: False.
+
+    Whatever comes, goes or gets another name stamps the directory that it is in.
+    """
+    opened = {"": directory_fd}
+    try:
+        for parent, name, stamp_ns in places:
+            fd = opened.get(parent)
+            if fd is None:
+                above, _, own_name = parent.rpartition("/")
+                fd = opened[parent] = os.open(own_name, _OPEN_DIRECTORY, dir_fd=opened[above])
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False) if name else os.fstat(fd)
+            if status.st_ctime_ns != stamp_ns:
+                return False
+    except OSError:
+        return False
+    finally:
+        del opened[""]
+        for fd in opened.values():
+            os.close(fd)
+    return bool(places)
 
 
 def _change(path: str, status: os.stat_result, kind: str) -> FileChange:
@@ -133,7 +175,7 @@ def _walk(directory_fd: int, prefix: str, depth: int) -> Iterator[tuple[str, os.
         return
     for name in directories:
         try:
-            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+            inner = os.open(name, _OPEN_DIRECTORY, dir_fd=directory_fd)
         except OSError:
             continue
         try:

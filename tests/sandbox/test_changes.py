@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mcp_server.model import FileChange
 from mcp_server.sandbox import changes
-from mcp_server.sandbox.changes import find_changes, moment_ns, usage
+from mcp_server.sandbox.changes import find_changes, is_unchanged, moment_ns, usage
 
 
 @pytest.fixture
@@ -112,3 +112,60 @@ def test_usage_tells_that_a_file_came(work: Path, work_fd: int) -> None:
     before = usage(work_fd)
     (work / "another").write_text("x" * 10_000)
     assert usage(work_fd) != before
+
+
+def hide_the_time(work: Path) -> None:
+    (work / "old.txt").write_text("x")
+    os.utime(work / "old.txt", (0, 0))
+
+
+def put_a_link_in_place_of_a_directory(work: Path) -> None:
+    (work / "sub").rename(work.parent / "elsewhere")
+    (work / "sub").symlink_to(work.parent / "elsewhere")
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a new file": lambda work: (work / "new").touch(),
+    "a new file further down": lambda work: (work / "sub/deep/new").touch(),
+    "a new directory": lambda work: (work / "sub/more").mkdir(),
+    "a new link": lambda work: (work / "sub/link").symlink_to("/etc/passwd"),
+    "another content": lambda work: (work / "sub/edited.csv").write_text("c,d"),
+    "a content that hides its time": hide_the_time,
+    "another mode": lambda work: (work / "sub/deep").chmod(0o700),
+    "a file less": lambda work: (work / "sub/edited.csv").unlink(),
+    "another name": lambda work: (work / "sub/deep").rename(work / "sub/deeper"),
+    "a link in place of a directory": put_a_link_in_place_of_a_directory,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_whatever_changes_is_noticed_without_a_look_and_nothing_else_is(
+    work: Path, work_fd: int, change: Callable[[Path], object]
+) -> None:
+    (work / "sub/deep").mkdir()
+    later()
+    places = find_changes(work_fd, later(), "/work/").places
+    assert is_unchanged(work_fd, places)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    change(work)
+    assert not is_unchanged(work_fd, places)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_where_a_change_could_bear_the_stamp_of_the_last_look_it_says_nothing(work: Path, work_fd: int) -> None:
+    while True:
+        began = moment_ns()
+        (work / "new").write_text("1")
+        places = find_changes(work_fd, began).places
+        if moment_ns() == began:  # all of that was in one moment
+            break
+    assert places == ()
+    assert not is_unchanged(work_fd, places)
+
+
+def test_a_look_that_was_cut_short_says_nothing_of_the_rest(
+    work: Path, work_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_ENTRIES", 1)
+    later()
+    assert find_changes(work_fd, later()).places == ()
