@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.frames import DATA_OPCODES, Frame
+from websockets.protocol import Event
+from websockets.typing import BytesLike
 
 from mcp_server.errors import CallerError, EngineUnavailable, InternalError, ProtocolViolation
 from mcp_server.model import Chunk, Outcome, Sink
@@ -39,14 +44,24 @@ class MuxCall:
     def __init__(self, client: MuxClient, number: int, context_id: str) -> None:
         self.number = number
         self.context_id = context_id
-        self.inbox: asyncio.Queue[Message | None] = asyncio.Queue()
         self.answered = False
         self._client = client
         self._taken_bytes = 0
+        self._inbox: deque[Message | None] = deque()
+        self._news: asyncio.Future[None] | None = None
+
+    def hear(self, message: Message | None) -> None:
+        """The server said this; None: it will say no more."""
+        self._inbox.append(message)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     async def next(self) -> Message:
-        """Raises EngineUnavailable where the connection is lost, and what a FAILED tells."""
-        message = await self.inbox.get()
+        """Raises EngineUnavailable where the connection is lost, and what a FAILED tells. Asked by one task alone."""
+        if not self._inbox:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        message = self._inbox.popleft()
         if message is None:
             self.answered = True
             raise EngineUnavailable(LOST)
@@ -67,6 +82,25 @@ class MuxCall:
         await self._client.send(Message(Kind.STOP, self.number))
 
 
+class _Connection(ClientConnection):
+    """Gives each message away as it comes. The credit of the calls bounds what waits there, so nothing waits here."""
+
+    def __init__(self, *arguments: Any, hear: Callable[[bytes], None], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._hear = hear
+        self._begun: list[BytesLike] = []
+
+    def process_event(self, event: Event) -> None:
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+            return
+        self._begun.append(event.data)
+        if event.fin:
+            data = b"".join(self._begun)
+            self._begun.clear()
+            self._hear(data)
+
+
 class MuxClient:
     """One socket. It is opened by `open` and used until it is lost or closed; then another takes its place.
 
@@ -77,7 +111,7 @@ class MuxClient:
         self._address = toolbox.at(MUX_PATH)
         self._stack = AsyncExitStack()
         self._connection: ClientConnection | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._end: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._calls: dict[int, MuxCall] = {}
         self._channels: dict[str, MuxCall] = {}
@@ -85,11 +119,12 @@ class MuxClient:
 
     @property
     def usable(self) -> bool:
-        return self._reader is not None and not self._reader.done()
+        return self._end is not None and not self._end.done()
 
     async def open(self) -> None:
         """Raises ToolboxError with what the server answered."""
         options = self._address.socket_options() | dict(MUX_OPTIONS)
+        options["create_connection"] = functools.partial(_Connection, hear=self._hear)
         try:
             if self._address.unix_socket:
                 opening = unix_connect(self._address.unix_socket, self._address.socket_url, **options)
@@ -99,13 +134,13 @@ class MuxClient:
         except (OSError, InvalidHandshake) as error:
             raise handshake_error(self._address, error) from error
         keep_alive(self._connection.transport.get_extra_info("socket"))
-        self._reader = asyncio.get_running_loop().create_task(self._read(self._connection))
+        self._end = asyncio.get_running_loop().create_task(self._await_end(self._connection))
 
     async def close(self) -> None:
         """Every open call fails as lost. Idempotent."""
         await self._stack.aclose()
-        if self._reader is not None:
-            await self._reader
+        if self._end is not None:
+            await self._end
         if self._errands:
             await asyncio.wait(self._errands)
 
@@ -125,21 +160,21 @@ class MuxClient:
         call = await self._begin(Kind.CREATE, {"sandbox": sandbox_id, "cwd": cwd, "envs": dict(envs)})
         made = await self._answer(call)
         context_id = entry(made.header, "context", str)
-        self._hear(context_id, call, late)
+        self._open_channel(context_id, call, late)
         return context_id, entry(made.header, "cwd", str)
 
     async def listen(self, sandbox_id: str, context_id: str, late: Sink) -> None:
         """Take what a context of an earlier socket prints between runs. Raises UnknownContext."""
         call = await self._begin(Kind.LISTEN, {"sandbox": sandbox_id, "context": context_id}, context_id)
         await self._answer(call)
-        self._hear(context_id, call, late)
+        self._open_channel(context_id, call, late)
 
     async def delete(self, sandbox_id: str, context_id: str) -> None:
         """End a context. Raises UnknownContext."""
         call = await self._begin(Kind.DELETE, {"sandbox": sandbox_id, "context": context_id}, context_id)
         channel = self._channels.pop(context_id, None)
         if channel is not None:
-            channel.inbox.put_nowait(None)
+            channel.hear(None)
         try:
             await call.next()
         finally:
@@ -192,25 +227,28 @@ class MuxClient:
             self._calls.pop(call.number, None)
             raise
 
-    def _hear(self, context_id: str, channel: MuxCall, late: Sink) -> None:
+    def _open_channel(self, context_id: str, channel: MuxCall, late: Sink) -> None:
         self._channels[context_id] = channel
         self._errand(self._deliver(channel, late))
 
-    async def _read(self, connection: ClientConnection) -> None:
-        """Sort the server's messages by their calls. Credit bounds what waits there."""
+    def _hear(self, data: bytes) -> None:
+        """Sort the server's messages by their calls."""
         try:
-            while True:
-                message = decode(await connection.recv())
-                call = self._calls.get(message.call)
-                if call is not None:
-                    call.inbox.put_nowait(message)
-        except ConnectionClosed:
-            pass
+            message = decode(data)
         except ProtocolViolation:
-            await connection.close(1002)
+            if self._connection is not None:
+                self._errand(self._connection.close(1002))
+            return
+        call = self._calls.get(message.call)
+        if call is not None:
+            call.hear(message)
+
+    async def _await_end(self, connection: ClientConnection) -> None:
+        try:
+            await connection.wait_closed()
         finally:
             for call in self._calls.values():
-                call.inbox.put_nowait(None)
+                call.hear(None)
 
     async def _deliver(self, call: MuxCall, late: Sink) -> None:
         """Give what a context prints between runs to its sink, until the context or the connection ends."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.protocol import State
@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 from mcp_server.errors import EngineUnavailable, ToolboxError
 from mcp_server.model import Chunk, Outcome
 from mcp_server.toolbox.client_address import Address, keep_alive, unreachable
+from mcp_server.toolbox.client_direct import open_direct
 from mcp_server.toolbox.client_transcript import status_error
 from mcp_server.toolbox.mux import (
     GRANT_BYTES,
@@ -86,11 +87,52 @@ class MuxSockets:
         return _MuxSocket(self._address)
 
 
+class _Connection(Protocol):
+    """What a mux needs of its socket."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open, as far as can be known."""
+
+    def send(self, data: bytes) -> None:
+        """Raises ConnectionClosed."""
+
+    def recv(self) -> bytes | str:
+        """Wait for the next message. Raises ConnectionClosed."""
+
+
+class _DistantConnection:
+    """The library's own."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.send = connection.send
+        self.recv = connection.recv
+
+    @property
+    def usable(self) -> bool:
+        return self._connection.protocol.state is State.OPEN
+
+
+@contextmanager
+def _open_mux(address: Address) -> Iterator[_Connection]:
+    if not address.direct or address.url.startswith("https:"):
+        with open_socket(address, **MUX_OPTIONS) as distant:
+            yield _DistantConnection(distant)
+        return
+    with ExitStack() as stack:
+        try:
+            direct = stack.enter_context(open_direct(address, **MUX_OPTIONS))
+        except (OSError, InvalidHandshake) as error:
+            raise handshake_error(address, error) from error
+        yield direct
+
+
 class _MuxSocket:
     """One socket, with at most one call open at a time."""
 
     def __init__(self, address: Address) -> None:
-        self._opened = open_socket(address, **MUX_OPTIONS)
+        self._opened: AbstractContextManager[_Connection] = _open_mux(address)
         self._connection = self._opened.__enter__()
         self._call = 0
         self._answered = True
@@ -98,7 +140,7 @@ class _MuxSocket:
     @property
     def usable(self) -> bool:
         """Whether another run can begin here."""
-        return self._answered and self._connection.protocol.state is State.OPEN
+        return self._answered and self._connection.usable
 
     def run(self, order: RunOrder) -> Generator[Chunk | Outcome, None, None]:
         self._call += 1

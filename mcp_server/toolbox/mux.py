@@ -82,6 +82,8 @@ LOST = "The connection to the toolbox server was lost; code that was running on 
 
 _HEAD = struct.Struct(">BI")
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Kind(IntEnum):
     CREATE = 1
@@ -108,7 +110,7 @@ class Message:
 
 
 def encode(message: Message) -> bytes:
-    header = json.dumps({"call": message.call, **message.header}, separators=(",", ":")).encode("ascii")
+    header = _to_json({"call": message.call, **message.header}).encode("ascii")
     return b"".join((_HEAD.pack(message.kind, len(header)), header, message.body))
 
 
@@ -121,7 +123,7 @@ def decode(data: str | bytes) -> Message:
     if body_at > len(data):
         raise ProtocolViolation("a message is shorter than its header")
     try:
-        header = json.loads(data[_HEAD.size : body_at])
+        header = json.loads(data[_HEAD.size : body_at].decode("utf-8", "surrogatepass"))
         known = Kind(kind)
     except (ValueError, RecursionError) as error:
         raise ProtocolViolation("a message's kind or header cannot be read") from error

@@ -82,12 +82,12 @@ class Sandbox:
     idle_life_s: float = 0.0
     users: int = 0
     timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict, repr=False)
+    conversation: Conversation = field(init=False)
+    """The one that a client of the MCP door is in, too, that gives the sandbox's id as its conversation."""
 
-    @property
-    def conversation(self) -> Conversation:
-        """The one that a client of the MCP door is in, too, that gives the sandbox's id as its conversation."""
+    def __post_init__(self) -> None:
         headers = {CONVERSATION_HEADER: self.sandbox_id}
-        return conversation_of(meta={}, headers=headers, legacy_session=False, principal=self.principal)
+        self.conversation = conversation_of(meta={}, headers=headers, legacy_session=False, principal=self.principal)
 
     def touch(self) -> None:
         self.last_activity_at = datetime.now(UTC)
