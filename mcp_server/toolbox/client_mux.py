@@ -8,12 +8,12 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import DATA_OPCODES, Frame
-from websockets.protocol import Event
+from websockets.protocol import Event, State
 from websockets.typing import BytesLike
 
 from mcp_server.errors import CallerError, EngineUnavailable, InternalError, ProtocolViolation
@@ -90,6 +90,15 @@ class _Connection(ClientConnection):
         self._hear = hear
         self._begun: list[BytesLike] = []
 
+    async def say(self, data: bytes) -> None:
+        """`send`, by a shorter way where nothing waits to be sent. Raises ConnectionClosed."""
+        if self.protocol.state is not State.OPEN or self.transport.get_write_buffer_size():
+            await self.send(data)
+            return
+        self.protocol.send_binary(data)
+        for piece in self.protocol.data_to_send():
+            self.transport.write(piece)
+
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
@@ -110,7 +119,7 @@ class MuxClient:
     def __init__(self, toolbox: Address) -> None:
         self._address = toolbox.at(MUX_PATH)
         self._stack = AsyncExitStack()
-        self._connection: ClientConnection | None = None
+        self._connection: _Connection | None = None
         self._end: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._calls: dict[int, MuxCall] = {}
@@ -130,7 +139,7 @@ class MuxClient:
                 opening = unix_connect(self._address.unix_socket, self._address.socket_url, **options)
             else:
                 opening = connect(self._address.socket_url, **options)
-            self._connection = await self._stack.enter_async_context(opening)
+            self._connection = cast("_Connection", await self._stack.enter_async_context(opening))
         except (OSError, InvalidHandshake) as error:
             raise handshake_error(self._address, error) from error
         keep_alive(self._connection.transport.get_extra_info("socket"))
@@ -149,7 +158,7 @@ class MuxClient:
         if self._connection is None:
             raise EngineUnavailable(LOST)
         try:
-            await self._connection.send(encode(message))
+            await self._connection.say(encode(message))
         except ConnectionClosed as closed:
             raise EngineUnavailable(LOST) from closed
 
