@@ -197,6 +197,8 @@ def _tool_error(text: str) -> CallToolResult:
 
 def encodable(value: Any) -> Any:
     """A JSON value without lone surrogates, each replaced by U+FFFD: one of them would end the connection."""
+    if isinstance(value, str) and value.isascii():
+        return value
     try:
         to_json(value)  # all of it at once, and in compiled code: hardly any value holds one
     except PydanticSerializationError:

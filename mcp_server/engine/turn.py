@@ -157,6 +157,8 @@ T = TypeVar("T")
 
 def _field(header: Mapping[str, Any], name: str, kind: type[T]) -> T:
     value = header.get(name)
+    if type(value) is kind:
+        return value
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ProtocolViolation(f"field {name!r} is not {kind.__name__}")
     return value

@@ -146,7 +146,7 @@ class LiveContext:
     def _make_due(self, run: Run) -> None:
         self._due.append(run)
         oldest = self._due[0]
-        if len(self._due) > MAX_DUE_REPORTS and oldest.done.is_set() and not oldest.waiters:
+        if len(self._due) > MAX_DUE_REPORTS and oldest.done and not oldest.waiters:
             self._due.popleft().dropped()
             self._dropped += 1
 
@@ -285,6 +285,6 @@ class LiveContext:
             await self._end(run, outcome)
             asyncio.get_running_loop().call_soon(self._log_end, run, outcome)  # whoever waits for the run comes first
         finally:
-            if not run.done.is_set():
+            if not run.done:
                 fault = InternalError("The run could not be carried out: a fault of the server's, see its log.")
                 self._fail(run, fault)

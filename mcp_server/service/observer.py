@@ -115,3 +115,20 @@ class Observers(ServiceObserver):
     def request_refused(self, limit: str) -> None:
         for observer in self._observers:
             observer.request_refused(limit)
+
+
+class ToldRefusals:
+    """A context manager: the observer hears of the `CallerError` that leaves it."""
+
+    __slots__ = ("_observer", "_owner")
+
+    def __init__(self, observer: ServiceObserver, owner: Conversation) -> None:
+        self._observer = observer
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        """Nothing is to be told yet."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, CallerError):
+            self._observer.call_refused(self._owner, error)

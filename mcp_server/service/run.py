@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -26,7 +27,8 @@ from mcp_server.model import (
 from mcp_server.service.observer import RunKey
 from mcp_server.service.store import RunStore
 from mcp_server.shaping.report import RunRecord, compose
-from mcp_server.shaping.stream import ShapedText, StreamShaper
+from mcp_server.shaping.stream import StreamShaper
+from mcp_server.shaping.window import NOTHING, ShapedText
 
 MAX_DISPLAYS = 100
 MAX_DISPLAY_BYTES = 32 * 1024 * 1024
@@ -76,11 +78,12 @@ class Run:
         self.call = call
         self.timeout_s = timeout_s
         self.status = Status.QUEUED
-        self.done = asyncio.Event()
+        self.done = False
         self.waiters = 0
         self.running_since: datetime | None = None
         self.failure: CodeInterpreterError | None = None
         self.on_change: list[Callable[[], None]] = []
+        self._awaited: list[asyncio.Future[None]] = []
         self._created_s = time.monotonic()
         self._began_s = 0.0
         self._window_chars = window_chars
@@ -142,13 +145,33 @@ class Run:
         self._files, self._file_links = files, links
         self._store.finish()
         self.status = outcome.status
-        self.done.set()
+        self._finish()
 
     def fail(self, error: CodeInterpreterError) -> None:
         """It could not be carried out: whoever waits gets the error."""
         self.failure = error
         self.status = Status.CANCELLED
-        self.done.set()
+        self._finish()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it has ended, or so many seconds have gone by; `math.inf` for no such limit."""
+        if self.done:
+            return
+        loop = asyncio.get_running_loop()
+        awaited: asyncio.Future[None] = loop.create_future()
+        self._awaited.append(awaited)
+        timer = loop.call_later(max(seconds, 0), _resolve, awaited) if seconds != math.inf else None
+        try:
+            await awaited
+        finally:
+            self._awaited.remove(awaited)
+            if timer is not None:
+                timer.cancel()
+
+    def _finish(self) -> None:
+        self.done = True
+        for awaited in self._awaited:
+            _resolve(awaited)
 
     def _changed(self) -> None:
         for tell in self.on_change:
@@ -200,7 +223,7 @@ class Run:
     def _shaped(self, stream: Stream, *, final: bool) -> ShapedText:
         shaper = self._shapers.get(stream)
         if shaper is None:
-            return ShapedText()
+            return NOTHING
         return shaper.finish() if final else shaper.cut()
 
     def settled(self) -> None:
@@ -257,3 +280,8 @@ class Run:
         if self.outcome is None:
             raise RuntimeError("the run has not ended")
         return self.outcome
+
+
+def _resolve(awaited: asyncio.Future[None]) -> None:
+    if not awaited.done():
+        awaited.set_result(None)

@@ -7,15 +7,14 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
 
 from mcp_server.engine.base import ContextFiles, Engine
-from mcp_server.errors import CallerError, EngineUnavailable, InvalidArgument, UnknownContext
+from mcp_server.errors import EngineUnavailable, InvalidArgument, UnknownContext
 from mcp_server.model import (
     NO_ENVS,
     ContextRecord,
@@ -39,7 +38,7 @@ from mcp_server.service.limits import (
     check_envs,
     check_room_for_context,
 )
-from mcp_server.service.observer import Observers, ServiceObserver
+from mcp_server.service.observer import Observers, ServiceObserver, ToldRefusals
 from mcp_server.service.progress import ProgressMeter
 from mcp_server.service.run import Run
 
@@ -156,7 +155,7 @@ class Service:
     async def _run(self, call: RunCall, on_progress: Callable[[Progress], None] | None) -> Report:
         deadline_s = time.monotonic() + (self._limits.wait_s if call.wait_s is None else call.wait_s)
         empty = not call.code.strip()
-        with self._telling_refusals(call.conversation):
+        with ToldRefusals(self.observer, call.conversation):
             check_call(call)
             context, notices = await self._context_for(call, empty)
             if call.interrupt:
@@ -164,11 +163,11 @@ class Service:
             run = context.oldest_due() if empty else context.submit(call)
         self._touch(context)
         await self._wait(context, run, deadline_s, on_progress)
-        if run.done.is_set():
+        if run.done:
             context.reported(run)
         budget = call.max_output_chars or self._limits.max_output_chars
         report = run.report(budget, context.queued_behind(run), [*notices, *context.notices(run)])
-        if run.done.is_set() and not run.waiters:
+        if run.done and not run.waiters:
             run.settled()
         self.observer.report_given(run.key, report)
         return report
@@ -183,7 +182,7 @@ class Service:
             return await self._stream(call, sink, stop)
 
     async def _stream(self, call: RunCall, sink: Sink, stop: asyncio.Future[None] | None) -> Outcome:
-        with self._telling_refusals(call.conversation):
+        with ToldRefusals(self.observer, call.conversation):
             check_call(call)
             context, _ = await self._context_for(call, empty=False)
             if call.interrupt:
@@ -199,7 +198,7 @@ class Service:
         self, conversation: Conversation, cwd: str = "", envs: Mapping[str, str] = NO_ENVS
     ) -> ContextRecord:
         """Make a context. Raises LimitReached, InvalidArgument (cwd, envs), EngineUnavailable."""
-        with self._calls, self._telling_refusals(conversation):
+        with self._calls, ToldRefusals(self.observer, conversation):
             check_cwd(cwd)
             check_envs(envs)
             return (await self._create(self._sandbox(conversation), cwd, envs)).record()
@@ -273,14 +272,6 @@ class Service:
     def listen(self, conversation: Conversation, context_id: str, sink: Sink | None) -> None:
         """Have what a context prints between its runs go to `sink` at once; None keeps it for the next run again."""
         self._find(conversation, context_id).listen(sink)
-
-    @contextmanager
-    def _telling_refusals(self, owner: Conversation) -> Iterator[None]:
-        try:
-            yield
-        except CallerError as error:
-            self.observer.call_refused(owner, error)
-            raise
 
     # -- which context --------------------------------------------------------------------------------------------
 
@@ -393,18 +384,13 @@ class Service:
             run.on_change.append(meter.touch)
         run.waiters += 1
         try:
-            async with asyncio.timeout(None if deadline_s == math.inf else deadline_s - time.monotonic()):
-                await run.done.wait()
-        except TimeoutError:
-            run.waiters -= 1
+            await run.wait(deadline_s - time.monotonic())
         except asyncio.CancelledError:
-            run.waiters -= 1
-            if run.waiters == 0:
+            if run.waiters == 1:
                 context.abandon(run)
             raise
-        else:
-            run.waiters -= 1
         finally:
+            run.waiters -= 1
             if meter is not None:
                 run.on_change.remove(meter.touch)
                 meter.close()

@@ -22,7 +22,7 @@ from mcp_server.shaping.heading import first_line, is_the_stop_itself, statement
 from mcp_server.shaping.marks import counted, note, one_line
 from mcp_server.shaping.sections import FAILURE, STREAMS, VALUES, Section, arrange
 from mcp_server.shaping.values import ShownValues, show_values, size
-from mcp_server.shaping.window import Excerpt, ShapedText
+from mcp_server.shaping.window import NOTHING, Excerpt, ShapedText
 
 MIN_BUDGET_CHARS = 1000
 """The smallest budget: room for the first line, an error's type and message, and a gap line for each section."""
@@ -36,7 +36,6 @@ MAX_FILES = 20
 RECORD_MESSAGE_CHARS = 2000
 """Of an error's message in the machine record."""
 
-_NOTHING = ShapedText()
 _NOTHING_SHOWN = Excerpt("")
 
 
@@ -62,8 +61,8 @@ class RunRecord:
     detail: str = ""
     lost_before: str = ""
     displays: Sequence[DisplayChunk] = ()
-    stdout: ShapedText = _NOTHING
-    stderr: ShapedText = _NOTHING
+    stdout: ShapedText = NOTHING
+    stderr: ShapedText = NOTHING
     late: ShapedText | None = None
     stored_stdout: StoredOutput | None = None
     stored_stderr: StoredOutput | None = None
@@ -105,7 +104,7 @@ def _sections(record: RunRecord, values: ShownValues, budget_chars: int) -> list
         sections.append(Section(note("result"), values.result, VALUES))
     sections += _failure_sections(record, budget_chars)
     if record.files:
-        sections.append(Section(note("files"), _NOTHING, VALUES, fixed=_files(record.files, budget_chars)))
+        sections.append(Section(note("files"), NOTHING, VALUES, fixed=_files(record.files, budget_chars)))
     return sections
 
 
@@ -145,10 +144,10 @@ def _failure_sections(record: RunRecord, budget_chars: int) -> list[Section]:
     failure = shape_failure(record.error, budget_chars, min(budget_chars * 9 // 20, budget_chars - OPENING_CHARS))
     heading = note("error")
     if failure.before.blank:
-        return [Section(heading, _NOTHING, FAILURE, fixed=failure.message), Section("", failure.after, FAILURE)]
+        return [Section(heading, NOTHING, FAILURE, fixed=failure.message), Section("", failure.after, FAILURE)]
     return [
         Section(heading, failure.before, FAILURE),
-        Section("", _NOTHING, FAILURE, fixed=failure.message),
+        Section("", NOTHING, FAILURE, fixed=failure.message),
         Section("", failure.after, FAILURE),
     ]
 

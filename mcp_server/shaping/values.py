@@ -10,7 +10,7 @@ from mcp_server.model import DisplayChunk, Representation
 from mcp_server.shaping.failure import shape_text
 from mcp_server.shaping.lines import Row
 from mcp_server.shaping.marks import counted, note, one_line
-from mcp_server.shaping.window import ShapedText
+from mcp_server.shaping.window import NOTHING, ShapedText
 
 MAX_IMAGES = 10
 MAX_IMAGE_BYTES = 700_000
@@ -64,7 +64,11 @@ def show_values(displays: Sequence[DisplayChunk], window_chars: int) -> ShownVal
     for display in displays:
         rows = result if display.is_result else displayed
         rows.extend(_rows(display, images, window_chars))
-    return ShownValues(ShapedText(tuple(displayed)), ShapedText(tuple(result)), tuple(images.taken))
+    return ShownValues(_shaped(displayed), _shaped(result), tuple(images.taken))
+
+
+def _shaped(rows: list[Row]) -> ShapedText:
+    return ShapedText(tuple(rows)) if rows else NOTHING
 
 
 def size(count: int) -> str:

@@ -116,6 +116,9 @@ class ShapedText:
         return _excerpt(_choose(self.rows, budget_chars + 1 - gap, gap), where)
 
 
+NOTHING = ShapedText()
+
+
 def _choose(rows: Sequence[Row], room: int, gap: int) -> list[Sequence[Row]]:
     """Rows to show and rows to leave out, by turns, beginning with what to show."""
     head, omitted, tail = _head_and_tail(rows, room)
