@@ -86,6 +86,7 @@ class Context:
         plaintext.plain_text(0)
         self._streams.end()
         _end_frame(request.header["run"], Ending())
+        self._streams.restore()
         linecache.cache.pop(_REHEARSAL, None)
 
     def run(self, request: frames.Frame) -> None:
@@ -99,6 +100,7 @@ class Context:
             _restore(before)
         self._streams.end()
         self._channel.end(_end_frame(number, ending))
+        self._streams.restore()
 
     def _attempt(self, request: frames.Frame) -> Ending:
         ending = Ending()

@@ -158,7 +158,7 @@ class Streams:
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
     def end(self) -> None:
-        """Flush what a run wrote, into the descriptors as it left them, and then put them back.
+        """Flush what a run wrote, into the descriptors as it left them; into ours where that fails.
 
         The buffers of C code are flushed where `ctypes` is loaded (numpy loads it), as nothing else reaches them.
         """
@@ -166,9 +166,21 @@ class Streams:
         flush_c = c_flush()
         if flush_c is not None:
             flush_c(None)
-        self._restore_descriptors()
         if not flushed:
+            self.restore()
             self._flush()
+
+    def restore(self) -> None:
+        """Put the descriptors back, whatever a run did to them. The host need not wait for that."""
+        for number, spare in self._spares.items():
+            if _identity(number) != self._files[number]:
+                _dup2(spare, number)
+            if not _get_blocking(number):  # a child process may have changed what it shares with us
+                _set_blocking(number, True)
+        try:
+            _get_blocking(0)
+        except OSError:
+            _dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
     def _make_output(self) -> None:
         self.stdout = LineStream(1, "<stdout>")
@@ -186,17 +198,6 @@ class Streams:
             except (OSError, ValueError):  # the descriptor is closed; the stream is closed or detached
                 done = False
         return done
-
-    def _restore_descriptors(self) -> None:
-        for number, spare in self._spares.items():
-            if _identity(number) != self._files[number]:
-                _dup2(spare, number)
-            if not _get_blocking(number):  # a child process may have changed what it shares with us
-                _set_blocking(number, True)
-        try:
-            _get_blocking(0)
-        except OSError:
-            _dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
     def _hold(self) -> None:
         self._held = (self.stdout, self.stderr)
