@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from mcp_server.errors import CodeInterpreterError
 from mcp_server.model import (
@@ -205,7 +206,7 @@ class Run:
         if self._final is not None:
             return self._compose(self._final, budget_chars)
         ended = self.outcome is not None
-        stdout, stderr = (self._shaped(stream, final=ended) for stream in Stream)
+        stdout, stderr = self._shaped(Stream.STDOUT, final=ended), self._shaped(Stream.STDERR, final=ended)
         record = self._record(stdout, stderr, queued_behind, notices)
         self._reported_before = self.status is not Status.QUEUED
         self._late = None
@@ -237,11 +238,7 @@ class Run:
     def _compose(self, record: RunRecord, budget_chars: int) -> Report:
         """The report; what it leaves out is put on file, and the report names the file."""
         report = compose(record, budget_chars)
-        cut = [
-            stream
-            for stream in Stream
-            if report.record[stream.value]["shown_chars"] < report.record[stream.value]["total_chars"]
-        ]
+        cut = _cut(report.record) if report.record["truncated"] else ()
         if cut:
             stored = {stream: self._store.keep(stream) for stream in cut}
             record = replace(record, stored_stdout=stored.get(Stream.STDOUT), stored_stderr=stored.get(Stream.STDERR))
@@ -280,6 +277,11 @@ class Run:
         if self.outcome is None:
             raise RuntimeError("the run has not ended")
         return self.outcome
+
+
+def _cut(record: Mapping[str, Any]) -> list[Stream]:
+    """The streams of which a report shows less than all."""
+    return [stream for stream in Stream if record[stream.value]["shown_chars"] < record[stream.value]["total_chars"]]
 
 
 def _resolve(awaited: asyncio.Future[None]) -> None:
