@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from websockets.client import ClientProtocol
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import State
-from websockets.typing import BytesLike, Subprotocol
+from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from mcp_server.toolbox.client_address import OPEN_TIMEOUT_S, Address
@@ -32,7 +32,7 @@ class DirectConnection:
     def __init__(self, sock: socket.socket, protocol: ClientProtocol) -> None:
         self._socket = sock
         self._protocol = protocol
-        self._begun: list[BytesLike] = []
+        self._begun: list[bytes | bytearray | memoryview] = []
         self._messages: deque[bytes] = deque()
 
     @property

@@ -14,7 +14,6 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import Event, State
-from websockets.typing import BytesLike
 
 from mcp_server.errors import CallerError, EngineUnavailable, InternalError, ProtocolViolation
 from mcp_server.model import Chunk, Outcome, Sink
@@ -88,7 +87,7 @@ class _Connection(ClientConnection):
     def __init__(self, *arguments: Any, hear: Callable[[bytes], None], **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._hear = hear
-        self._begun: list[BytesLike] = []
+        self._begun: list[bytes | bytearray | memoryview] = []
 
     async def say(self, data: bytes) -> None:
         """`send`, by a shorter way where nothing waits to be sent. Raises ConnectionClosed."""
