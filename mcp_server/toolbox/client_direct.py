@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
 from websockets.frames import DATA_OPCODES, Frame
-from websockets.protocol import State
+from websockets.protocol import Event, State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -26,13 +26,31 @@ CLOSE_TIMEOUT_S = 5.0
 _READ_BYTES = 256 * 1024
 
 
+class Messages:
+    """Frames in, whole messages out: a sender, or a proxy on the way, may cut a message into several."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes | bytearray | memoryview] = []
+
+    def add(self, event: Event) -> bytes | None:
+        """The message that an event completes; None for one that completes none, or is about none."""
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            return None
+        self._begun.append(event.data)
+        if not event.fin:
+            return None
+        message = b"".join(self._begun)
+        self._begun.clear()
+        return message
+
+
 class DirectConnection:
     """An open socket. To be used by one thread at a time."""
 
     def __init__(self, sock: socket.socket, protocol: ClientProtocol) -> None:
         self._socket = sock
         self._protocol = protocol
-        self._begun: list[bytes | bytearray | memoryview] = []
+        self._parts = Messages()
         self._messages: deque[bytes] = deque()
 
     @property
@@ -99,15 +117,10 @@ class DirectConnection:
             return
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
-                self._take(event)
+            message = self._parts.add(event)
+            if message is not None:
+                self._messages.append(message)
         self._flush()
-
-    def _take(self, frame: Frame) -> None:
-        self._begun.append(frame.data)
-        if frame.fin:
-            self._messages.append(b"".join(self._begun))
-            self._begun.clear()
 
     def _end(self) -> None:
         """Nothing comes any more."""

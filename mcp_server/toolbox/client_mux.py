@@ -18,6 +18,7 @@ from websockets.protocol import Event, State
 from mcp_server.errors import CallerError, EngineUnavailable, InternalError, ProtocolViolation
 from mcp_server.model import Chunk, Outcome, Sink
 from mcp_server.toolbox.client_address import Address, keep_alive
+from mcp_server.toolbox.client_direct import Messages
 from mcp_server.toolbox.client_sockets import handshake_error
 from mcp_server.toolbox.mux import (
     GRANT_BYTES,
@@ -87,7 +88,7 @@ class _Connection(ClientConnection):
     def __init__(self, *arguments: Any, hear: Callable[[bytes], None], **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._hear = hear
-        self._begun: list[bytes | bytearray | memoryview] = []
+        self._parts = Messages()
 
     async def say(self, data: bytes) -> None:
         """`send`, by a shorter way where nothing waits to be sent. Raises ConnectionClosed."""
@@ -101,12 +102,8 @@ class _Connection(ClientConnection):
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
-            return
-        self._begun.append(event.data)
-        if event.fin:
-            data = b"".join(self._begun)
-            self._begun.clear()
-            self._hear(data)
+        elif (message := self._parts.add(event)) is not None:
+            self._hear(message)
 
 
 class MuxClient:

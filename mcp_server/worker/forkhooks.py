@@ -27,7 +27,7 @@ def keep() -> None:
     """From now on, keep here what those modules register as they are imported. `leave` ends it."""
     if sys.version_info < _OLDEST_WHOSE_THREADS_RENEW_MORE:
         _register(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-        os.register_at_fork = _keep_or_register  # type: ignore[assignment]
+        os.register_at_fork = _keep_or_register  # type: ignore[assignment]  # it takes the same
 
 
 def leave() -> None:
