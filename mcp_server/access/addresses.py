@@ -5,6 +5,7 @@ The check is always on, at every door but health; what is taken beside this mach
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -100,8 +101,9 @@ def for_pages_of(origins: Iterable[str], app: ASGIApp) -> ASGIApp:
     )
 
 
+@functools.lru_cache(maxsize=64)  # each request asks it of its sender
 def is_loopback(host: str) -> bool:
-    """Whether listening at `host` reaches this machine alone; of a name (but localhost) that cannot be known."""
+    """Whether `host` is this machine alone, to listen at or as a sender; of a name (but localhost) nobody knows."""
     if host == "localhost":
         return True
     try:

@@ -6,8 +6,6 @@ binds the sessions of the older protocol.
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_server.access.addresses import is_loopback
 from mcp_server.access.issuer import IssuerSilent
 from mcp_server.access.oauth import Resource
 from mcp_server.access.refusals import Refusal, refuse
@@ -123,12 +122,4 @@ def _is_local(client: object) -> bool:
     """Whether the peer is this machine; a peer on a Unix socket has no address."""
     if not isinstance(client, (tuple, list)) or not client or not client[0]:
         return True
-    return _is_loopback(client[0])
-
-
-@functools.lru_cache(maxsize=64)
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(client[0])

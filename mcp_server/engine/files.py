@@ -131,9 +131,11 @@ class LocalFiles:
     async def changes(self, elapsed_s: float) -> tuple[Sequence[FileChange], str]:
         work_fd = await self._work_fd()
         entries = self._told.entries
-        if elapsed_s < TINY_RUN_S and entries > FEW_ENTRIES and usage(work_fd) == self._usage:
-            return (), ""
-        if entries <= FEW_ENTRIES and is_unchanged(work_fd, self._told.places):
+        if entries <= FEW_ENTRIES:
+            untouched = is_unchanged(work_fd, self._told.places)
+        else:
+            untouched = elapsed_s < TINY_RUN_S and usage(work_fd) == self._usage
+        if untouched:
             return (), ""
         look = (work_fd, self._since_ns, self._work_path + "/", self._told_before)
         if self._looked and entries <= MANY_ENTRIES:

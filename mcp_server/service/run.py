@@ -80,7 +80,6 @@ class Run:
         self.timeout_s = timeout_s
         self.status = Status.QUEUED
         self.done = False
-        self.waiters = 0
         self.running_since: datetime | None = None
         self.failure: CodeInterpreterError | None = None
         self.on_change: list[Callable[[], None]] = []
@@ -101,6 +100,10 @@ class Run:
         self._files: Sequence[FileChange] = ()
         self._notices: list[str] = []
         self._file_links: Sequence[ResourceLink] = ()
+
+    @property
+    def waiters(self) -> int:
+        return len(self._awaited)
 
     @property
     def streamed(self) -> bool:

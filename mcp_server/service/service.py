@@ -382,15 +382,13 @@ class Service:
         if on_progress is not None:
             meter = ProgressMeter(run.progress, on_progress)
             run.on_change.append(meter.touch)
-        run.waiters += 1
         try:
             await run.wait(deadline_s - time.monotonic())
         except asyncio.CancelledError:
-            if run.waiters == 1:
+            if not run.waiters:
                 context.abandon(run)
             raise
         finally:
-            run.waiters -= 1
             if meter is not None:
                 run.on_change.remove(meter.touch)
                 meter.close()

@@ -7,26 +7,27 @@ anything else on its way. In the forks of a context's own code they are done as 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any, Callable, Dict, List
 
 SPARED = ("threading", "logging", "concurrent.futures.thread", "random")
 
-_OLDEST_WHOSE_THREADS_RENEW_MORE = (3, 13)
-"""From then on `threading` also renews handles of the operating system."""
+_THREADING_RENEWS_MORE_FROM = (3, 13)
+"""Handles of the operating system too: there all hooks are done in every fork."""
 
-Hooks = Dict[str, Callable[[], object]]
+_MOMENTS = ("before", "after_in_parent", "after_in_child")
 
-_kept: List[Hooks] = []
-_ours: List[bool] = [True]
+_kept: List[Dict[str, Callable[[], object]]] = []
 _register: Any = os.register_at_fork
+_in_worker = False
 
 
 def keep() -> None:
     """From now on, keep here what those modules register as they are imported. `leave` ends it."""
-    if sys.version_info < _OLDEST_WHOSE_THREADS_RENEW_MORE:
-        _register(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    if sys.version_info < _THREADING_RENEWS_MORE_FROM:
+        _register(**{moment: functools.partial(_do, moment) for moment in _MOMENTS})
         os.register_at_fork = _keep_or_register  # type: ignore[assignment]  # it takes the same
 
 
@@ -37,7 +38,8 @@ def leave() -> None:
 
 def do_in_forks() -> None:
     """In a worker: what was kept is done in the forks of this process."""
-    _ours.clear()
+    global _in_worker
+    _in_worker = True
 
 
 def _keep_or_register(**hooks: Callable[[], object]) -> None:
@@ -47,22 +49,9 @@ def _keep_or_register(**hooks: Callable[[], object]) -> None:
         _register(**hooks)
 
 
-def _before() -> None:
-    if not _ours:
-        for hooks in reversed(_kept):
-            if "before" in hooks:
-                hooks["before"]()
-
-
-def _after_in_parent() -> None:
-    if not _ours:
-        for hooks in _kept:
-            if "after_in_parent" in hooks:
-                hooks["after_in_parent"]()
-
-
-def _after_in_child() -> None:
-    if not _ours:
-        for hooks in _kept:
-            if "after_in_child" in hooks:
-                hooks["after_in_child"]()
+def _do(moment: str) -> None:
+    """In the order of `os.register_at_fork`: before a fork, what was registered last comes first."""
+    if _in_worker:
+        for hooks in reversed(_kept) if moment == "before" else _kept:
+            if moment in hooks:
+                hooks[moment]()

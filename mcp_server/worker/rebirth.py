@@ -46,7 +46,10 @@ def prepare_generators() -> None:
 
 
 def reseed(seed: Optional[int]) -> None:
-    """Have the global random generators begin anew: from `seed`, else from what no other context knows."""
+    """Have the global random generators begin anew: from `seed`, else from what no other context knows.
+
+    Without a seed these are the ones that `prepare_generators` found: what is loaded later seeds itself.
+    """
     if seed is None:
         for renew in _renewals:
             renew()
