@@ -160,7 +160,7 @@ class StreamShaper:
             return (gap,)
         raw = bytes(middle.search.raw[: tail_start - start])
         raw = raw[: raw.rfind(b"\n") + 1]
-        found, _ = _shape_all(raw, self._limits, final=True)
+        found, _ = _shape_all(raw, self._limits, final=True, ended=False)
         first = Row(
             "", middle.newlines_before_find - middle.newlines, middle.chars_before_find - chars_before, hidden=True
         )
@@ -207,15 +207,15 @@ class _LastLine:
         """The same line again changes nothing."""
 
 
-def _shape_all(raw: bytes, limits: LineLimits, *, final: bool) -> tuple[tuple[Row, ...], str]:
+def _shape_all(raw: bytes, limits: LineLimits, *, final: bool, ended: bool = True) -> tuple[tuple[Row, ...], str]:
     """Rows of bytes that begin where a line or at least a character does, and the escape sequence left open."""
     folder = RowFolder(limits, 0)
     terminal = Terminal(folder, long_line=limits.redrawn_line)
     terminal.feed(_new_decoder().decode(raw, final))
     if final:
-        terminal.finish()
+        terminal.finish(ended=ended)
     else:
-        terminal.flush()
+        terminal.flush(ended=ended)
     return folder.finish(), terminal.unfinished
 
 

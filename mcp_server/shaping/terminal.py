@@ -88,11 +88,11 @@ class Terminal:
         self.unfinished = ""
         return self._read(text, final=False) - before
 
-    def finish(self) -> None:
-        """Everything read becomes final; an open escape sequence turns out to be text."""
+    def finish(self, *, ended: bool = True) -> None:
+        """Everything read becomes final, as by `flush`; an open escape sequence turns out to be text."""
         rest, self.unfinished = self.unfinished, ""
         self._read(rest, final=True)
-        self.flush()
+        self.flush(ended=ended)
 
     def flush(self, *, ended: bool = True) -> None:
         """Give all lines to the sink, the unfinished one included. Nothing may be fed after this.

@@ -4,7 +4,7 @@ The host imports `frames` from here and nothing else. Where to look:
 
     the wire                frames                   both sides; its last section is the zygote's
     the cell                zygote                   forks workers, hears of their ends, never runs user code
-                            preload, packing, hugepages, mappings, packets, reaping, statedir, trees
+                            preload, packing, backing, mappings, packets, reaping, statedir, trees
                             plain, rooms, oneroom    how workers are housed, one module for each kind of tier
       built by              builder, bubble          namespaces, or bubblewrap
                             view, workspace          what files it can see
@@ -12,7 +12,7 @@ The host imports `frames` from here and nothing else. Where to look:
                             undertaker               lets go of them, so that nobody waits for the kernel
     confinement             birth                    from a fork to a process that may run user code
                             confine, seccomp/, tags  limits, Landlock, capabilities, system calls; the mark of a context
-                            linux                    system calls that the standard library lacks
+                            linux, memory            system calls that the standard library lacks
                             forkhooks                what a fork of the zygote need not do
                             trials                   what works on this machine
     the interpreter         main, channel, rebirth   the door, its socket, what a fork must not share

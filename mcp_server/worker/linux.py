@@ -118,7 +118,7 @@ class _LandlockNetPort(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("port", ctypes.c_uint64)]
 
 
-def _checked(result: int, what: str) -> int:
+def checked(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, "%s: %s" % (what, os.strerror(number)))
@@ -132,24 +132,7 @@ def _raw(path: Optional[Path]) -> Optional[bytes]:
 def _syscall(what: str, number: int, *arguments: Any) -> int:
     """All integers are passed at full register width: the C library's `syscall` is variadic."""
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    return _checked(_libc.syscall(ctypes.c_long(number), *wide), what)
-
-
-# Memory
-
-_MADV_COLLAPSE = 25
-_PROT_READ_AND_EXEC = 1 | 4
-
-
-def collapse(start: int, size: int) -> None:
-    """Put the memory at an address into huge pages, as far as there are any now (Linux 6.1)."""
-    _checked(_libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(_MADV_COLLAPSE)), "madvise")
-
-
-def make_executable(start: int, size: int) -> None:
-    """Let the memory at an address be read and executed, and not written."""
-    result = _libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(size), ctypes.c_int(_PROT_READ_AND_EXEC))
-    _checked(result, "mprotect")
+    return checked(_libc.syscall(ctypes.c_long(number), *wide), what)
 
 
 # Namespaces
@@ -157,13 +140,13 @@ def make_executable(start: int, size: int) -> None:
 
 def unshare(flags: int) -> None:
     _forget_bounding_set(flags)
-    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare(0x%x)" % flags)
+    checked(_libc.unshare(ctypes.c_int(flags)), "unshare(0x%x)" % flags)
 
 
 def setns(fd: int, flags: int) -> None:
     """Join namespaces: `fd` is one of /proc/PID/ns, or a pidfd with any set of CLONE_NEW flags (Linux 5.8)."""
     _forget_bounding_set(flags)
-    _checked(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns(0x%x)" % flags)
+    checked(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns(0x%x)" % flags)
 
 
 def _forget_bounding_set(flags: int) -> None:
@@ -200,15 +183,15 @@ def mount(
     source: Optional[Path], target: Path, kind: Optional[str] = None, flags: int = 0, options: Optional[str] = None
 ) -> None:
     result = _libc.mount(_raw(source), _raw(target), _raw(kind), ctypes.c_ulong(flags), _raw(options))
-    _checked(result, "mount %s on %s" % (kind or os.fsdecode(source or b""), os.fsdecode(target)))
+    checked(result, "mount %s on %s" % (kind or os.fsdecode(source or b""), os.fsdecode(target)))
 
 
 def unmount(target: Path, flags: int = MNT_DETACH) -> None:
-    _checked(_libc.umount2(_raw(target), ctypes.c_int(flags)), "umount2 %s" % os.fsdecode(target))
+    checked(_libc.umount2(_raw(target), ctypes.c_int(flags)), "umount2 %s" % os.fsdecode(target))
 
 
 def pivot_root(new_root: Path, put_old: Path) -> None:
-    _checked(_libc.pivot_root(_raw(new_root), _raw(put_old)), "pivot_root %s" % os.fsdecode(new_root))
+    checked(_libc.pivot_root(_raw(new_root), _raw(put_old)), "pivot_root %s" % os.fsdecode(new_root))
 
 
 def open_tree(path: Path, dir_fd: int = AT_FDCWD, recursive: bool = True) -> int:
@@ -250,7 +233,7 @@ def mount_setattr(
 
 def prctl(option: int, *arguments: int) -> int:
     wide = [ctypes.c_ulong(value) for value in arguments] + [ctypes.c_ulong(0)] * (4 - len(arguments))
-    return _checked(_libc.prctl(ctypes.c_int(option), *wide), "prctl(%d)" % option)
+    return checked(_libc.prctl(ctypes.c_int(option), *wide), "prctl(%d)" % option)
 
 
 def die_with_parent(signal_number: int) -> None:
@@ -310,7 +293,7 @@ def capability_sets(kept: Iterable[int] = ()) -> Tuple[bytes, bytes]:
 
 def limit_capabilities(kept: Iterable[int] = ()) -> None:
     """Have no effective and permitted capabilities but these, which must be below 32, and no inheritable ones."""
-    _checked(_libc.capset(*capability_sets(kept)), "capset")
+    checked(_libc.capset(*capability_sets(kept)), "capset")
 
 
 def close_all_fds_but(kept: Iterable[int]) -> None:
@@ -331,7 +314,7 @@ def load_seccomp_filter(program: bytes) -> None:
     text = ctypes.create_string_buffer(program, len(program))
     handle = _FilterProgram(len(program) // 8, ctypes.addressof(text))
     result = _libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(handle), 0, 0)
-    _checked(result, "prctl PR_SET_SECCOMP")
+    checked(result, "prctl PR_SET_SECCOMP")
 
 
 def landlock_abi() -> int:

@@ -12,7 +12,7 @@ import contextlib
 import re
 from typing import Iterator, List, NamedTuple
 
-from . import linux
+from . import memory
 
 _MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) \S+ \d+ +(/.*)")
 _OF_NO_FILE = re.compile(rb"Anonymous: +([1-9][0-9]*) kB")
@@ -39,7 +39,7 @@ def join() -> None:
     for part in _joinable():
         if any(mapping.access == b"r-xp" for mapping in part):
             with contextlib.suppress(PermissionError):
-                linux.make_executable(part[0].start, part[-1].end - part[0].start)
+                memory.make_executable(part[0].start, part[-1].end - part[0].start)
 
 
 def _joinable() -> List[List[_Mapping]]:

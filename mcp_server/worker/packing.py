@@ -11,21 +11,26 @@ import functools
 import sys
 from typing import Callable, List
 
-_POOL_BYTES = 16_384 if sys.version_info >= (3, 10) else 4_096
+from . import memory
+
+POOL_BYTES = 16_384 if sys.version_info >= (3, 10) else 4_096
 """Of CPython's allocator (POOL_SIZE in obmalloc.c): blocks of one size lie in pools of their own."""
 
-_POOL_HEADER_BYTES = 48
+POOL_HEADER_BYTES = 48
 
 _SMALL = range(48, 513, 16)
 """The sizes of its blocks (ALIGNMENT to SMALL_REQUEST_THRESHOLD) that a bytes object can take; the two smaller ones are
 taken by others."""
 
-_LARGE = (65_536, 32_768, 16_384, 8_192, 4_096, 2_048, 1_024, 768, 544)
-"""What C's allocator gives, the large gaps first, or small blocks would be strewn over them."""
+_LARGE = (65_536, 32_768, 16_384, 8_192, 4_096, 2_048, *range(1_024, 16, -16))
+"""What C's allocator gives, the large gaps first, or small blocks would be strewn over them. It serves what is larger
+than those blocks, and small things of libraries."""
+
+_LARGE_HEADER_BYTES = 8
 
 _LARGE_RUN = 8
 
-_MOST_BLOCKS = 20_000
+_MOST_BLOCKS, _MOST_BYTES = 20_000, 16 * 1024 * 1024
 """For one size; an allocator that works in another way must not take all memory."""
 
 _BYTES_HEADER = sys.getsizeof(b"")
@@ -36,20 +41,27 @@ _plugs: List[object] = []
 def close_gaps() -> None:
     """Take the free blocks of all sizes for good. To be called once, when all garbage is collected."""
     for size in _LARGE:
-        _plug(size, _LARGE_RUN, functools.partial(bytes, size - _BYTES_HEADER))
+        _plug(size, _LARGE_RUN, functools.partial(memory.allocate, size - _LARGE_HEADER_BYTES))
     for size in _SMALL:
-        _plug(size, (_POOL_BYTES - _POOL_HEADER_BYTES) // size - 1, functools.partial(bytes, size - _BYTES_HEADER))
-    _plug(32, (_POOL_BYTES - _POOL_HEADER_BYTES) // 32 - 1, lambda: float("1.5"))
-    _plug(16, (_POOL_BYTES - _POOL_HEADER_BYTES) // 16 - 1, object)
+        _plug_pools(size, functools.partial(bytes, size - _BYTES_HEADER))
+    _plug_pools(32, functools.partial(float, "1.5"))
+    _plug_pools(16, object)
 
 
-def _plug(size: int, run: int, make: Callable[[], object]) -> None:
-    """Make blocks until so many have come one right after the other: these are from a fresh place."""
+def _plug_pools(size: int, make: Callable[[], object]) -> None:
+    def take() -> int:
+        _plugs.append(make())
+        return id(_plugs[-1])
+
+    _plug(size, (POOL_BYTES - POOL_HEADER_BYTES) // size - 1, take)
+
+
+def _plug(size: int, run: int, take: Callable[[], int]) -> None:
+    """Take blocks until so many have come one right after the other: these are from a fresh place."""
     neighbours, last = 0, 0
-    for _ in range(_MOST_BLOCKS):
-        block = make()
-        _plugs.append(block)
-        neighbours = neighbours + 1 if 0 < id(block) - last <= size + 16 else 0
+    for _ in range(min(_MOST_BLOCKS, _MOST_BYTES // size)):
+        place = take()
+        neighbours = neighbours + 1 if 0 < place - last <= size + 16 else 0
         if neighbours >= run:
             return
-        last = id(block)
+        last = place

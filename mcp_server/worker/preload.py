@@ -11,7 +11,9 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import birth, figures, hugepages, linux, main, mappings, packing, streams, trees, view
+from . import backing, birth, figures, linux, main, mappings, packing, streams, trees, view
+
+_backing = backing.Backing()
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -28,7 +30,7 @@ def warm(modules: List[str]) -> Dict[str, Any]:
     started = time.monotonic()
     gc.disable()  # imports make many objects and little garbage
     if modules:
-        hugepages.make_room()
+        _backing.take_room()
     loaded = []
     failed = {}
     for name in modules:
@@ -42,7 +44,6 @@ def warm(modules: List[str]) -> Dict[str, Any]:
     _join_threads()
     _settle_heap()
     mappings.join()
-    hugepages.join()
     gc.enable()
     return _facts(loaded, loaded, failed, time.monotonic() - started)
 
@@ -53,11 +54,16 @@ def look_for(modules: List[str]) -> Dict[str, Any]:
     return _facts([name for name in modules if importlib.util.find_spec(name.partition(".")[0])], [], {}, 0.0)
 
 
+def seal() -> None:
+    """To be called last, before the first fork: what is touched later each worker has to copy."""
+    _backing.seal()
+
+
 def _settle_heap() -> None:
     """What is here now stays as it is: contexts share it, and the collector passes it over."""
     streams.c_flush()
     gc.collect()
-    hugepages.give_back()
+    _backing.give_back()
     if sys.version_info < (3, 13):  # it holds names from everywhere: each that a context replaced would copy a page
         sys._clear_type_cache()  # noqa: SLF001  (documented, underscore and all)
     packing.close_gaps()

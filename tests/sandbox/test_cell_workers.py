@@ -408,6 +408,9 @@ def test_a_room_has_its_own_processes_network_and_users(perform_strong: Perform)
             assert await worker.do("import pwd; answer = pwd.getpwuid(os.getuid()).pw_dir") == "/work"
             to_python = sys.prefix.split("/")[2:3] if sys.prefix.startswith("/home/") else []
             assert await worker.do("answer = os.listdir('/home')") == to_python
+            # Where the cell has what belongs to all.
+            for hidden in ("/.outputs", "/.sandboxes", "/.workspace"):
+                assert await worker.do(f"answer = [os.path.ismount({hidden!r}), *os.listdir({hidden!r})]") == [False]
             for forbidden in ("/", "/usr", "/etc", "/outputs", "/dev", "/proc/sys/kernel"):
                 assert not await worker.do(f"answer = os.access({forbidden!r}, os.W_OK)")
 

@@ -7,13 +7,9 @@ import sys
 
 import pytest
 
-from tests.worker.worker_process import WORKER_DIR
-
 PROGRAM = """
-import gc, importlib.util, random, sys
-spec = importlib.util.spec_from_file_location("packing", sys.argv[1])
-packing = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(packing)
+import gc, random
+from mcp_server.worker import packing
 
 sizes = random.Random(0)
 kept = [bytes(sizes.randrange(20, 3_000)) for _ in range(30_000)]
@@ -33,8 +29,7 @@ print(before[0], pages()[0])
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="the allocator is CPython's")
 def test_new_objects_lie_close_together_once_the_gaps_are_closed() -> None:
-    command = [sys.executable, "-c", PROGRAM, str(WORKER_DIR / "packing.py")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     before, after = map(int, done.stdout.split())
     least = (500 * 183 + 50 * 1_033) // 4_096
     assert after < least * 2
