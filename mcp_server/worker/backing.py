@@ -153,7 +153,11 @@ class Backing:
 
 def _full_pools(blocks: Iterable[int], size: int) -> Iterator[_Span]:
     """Where Python's allocator has nothing but these blocks: full pools, and what lies unused between two arenas."""
-    counts = collections.Counter(block // packing.POOL_BYTES for block in blocks)
+    counts = collections.Counter(
+        block // packing.POOL_BYTES
+        for block in blocks
+        if (block % packing.POOL_BYTES - packing.POOL_HEADER_BYTES) % size == 0  # or it is of another allocator
+    )
     fill = (packing.POOL_BYTES - packing.POOL_HEADER_BYTES) // size
     full = [pool * packing.POOL_BYTES for pool in sorted(counts) if counts[pool] == fill]
     heap = [span for span, access, _, file in _mappings() if access == "rw-p" and not file]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -44,8 +45,9 @@ backing = Backing()
 needs_64_bits = pytest.mark.skipif(sys.maxsize < 2**32, reason="elsewhere nothing is put behind a file")
 
 
-def printed(program: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", BEGIN + program], check=False, capture_output=True, text=True)
+def printed(program: str, **environment: str) -> Any:
+    command, around = [sys.executable, "-c", BEGIN + program], {**os.environ, **environment}
+    done = subprocess.run(command, env=around, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -177,3 +179,24 @@ backing.seal()
 assert things == made(1)
 json.dump([mapped("rw-s"), mapped("rw-p")], sys.stdout)
 """) == [0, 0]
+
+
+@needs_64_bits
+@pytest.mark.parametrize("allocator", ["malloc", "debug"])
+def test_with_another_allocator_nothing_is_lost(allocator: str) -> None:
+    assert (
+        printed(
+            """
+backing.take_room()
+things = made(1)
+in_child(lambda: change(things))
+backing.give_back()
+backing.seal()
+in_child(lambda: change(things))
+assert things == made(1)
+json.dump(mapped("rw-s"), sys.stdout)
+""",
+            PYTHONMALLOC=allocator,
+        )
+        == 0
+    )
