@@ -74,8 +74,8 @@ class WorkerProcess:
     async def begin(self, cwd: str, envs: Mapping[str, str]) -> str:
         """Give the worker its directory and environment; returns the directory as the code sees it.
 
-        Both are sent while it moves in, and read when it has. Raises InvalidArgument where the worker refuses them,
-        EngineUnavailable where it is not housed, or dies instead of answering.
+        Both are sent while its sandbox is made ready for it to move in. Raises InvalidArgument where the worker refuses
+        them, EngineUnavailable where it is not housed, or dies instead of answering.
         """
         self._spawned.housed.add_done_callback(self._on_housed)
         answer = await self._exchange(Frame(frames.INIT, {"cwd": cwd, "envs": dict(envs)}))

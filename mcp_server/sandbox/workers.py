@@ -28,8 +28,8 @@ class Spawned:
     ``pid`` is the worker's process and group as the host sees it; ``pidfd`` stays the same process for ever. ``tag`` is
     worn by all that the worker will ever start (`processes`).
 
-    What is sent to it, it reads when it is sealed in its sandbox. It is ``housed`` when it has answered INIT; that
-    fails with EngineUnavailable where it never will.
+    INIT it waits for, and reads, before it moves into its sandbox; it is ``housed`` when it has answered that, sealed
+    and there. ``housed`` fails with EngineUnavailable where it never will be.
     """
 
     worker_id: int

@@ -87,10 +87,13 @@ class Steps(Protocol):
 
 
 def become_worker(order: Order, housing: socket.socket, steps: Steps, post: Post) -> NoReturn:
-    """Arrive, settle, wait at `housing` for a sandbox, move in, run the worker's loop. Never returns.
+    """Arrive, settle, wait for INIT and at `housing` for a sandbox, move in, run the worker's loop. Never returns.
 
-    The host hears of that last, after the answer to INIT, for which a caller waits. A step that fails is told to the
-    host, and the process ends.
+    INIT comes first, so that it is read while the zygote makes the sandbox ready. At `housing` a message that says
+    nothing comes before the one that counts: both ends have gone this way once before anybody waits for them.
+
+    The host hears that it is housed last, after the answer to INIT, for which a caller waits. A step that fails is told
+    to the host, and the process ends.
     """
     try:
         _go_through(order.fds[FIRST_DOOR:])
@@ -106,13 +109,15 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps, post: Post
         _introduce(order)
         steps.settle()
         post.rehearse()
-        message = _await_sandbox(housing)
-        housing.close()
+        _await(housing, "rehearse")
+        post.receive()
+        message = _await(housing, "house")
         order.place(message)
         steps.move_in(message)
         post.begin()
         packets.send(order.report, {"op": "spawned", "worker": order.worker})
         order.report.close()
+        housing.close()
     except Exception as error:  # whatever went wrong, the host must hear of it: no other way leads out of here
         text = "%s: %s" % (type(error).__name__, error)
         packets.send(order.report, {"op": "failed", "worker": order.worker, "text": text})
@@ -159,16 +164,13 @@ def _arrange_descriptors(order: Order, housing: socket.socket) -> Any:
     return _new_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, high)
 
 
-def _await_sandbox(housing: socket.socket) -> Dict[str, Any]:
-    """The zygote's message of where to live; the process ends where none will come.
-
-    One that is to be passed over comes before it: so both ends have gone this way once before anybody waits for them.
-    """
+def _await(housing: socket.socket, what: str) -> Dict[str, Any]:
+    """The zygote's message; the process ends where none will come."""
     while True:
         message, _ = packets.receive(housing)
         if message is None:
             os._exit(0)
-        if message["op"] == "house":
+        if message["op"] == what:
             return message
 
 

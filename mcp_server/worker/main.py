@@ -36,6 +36,7 @@ class Post:
         self._streams = Streams()
         self._blas = rebirth.BlasThreads()
         self._context = Context(self._channel, self._streams, self._interrupts, self._blas)
+        self._first: Optional[frames.Frame] = None
         faulthandler.enable(file=2, all_threads=False)
 
     def take(self, control: socket.socket, random_seed: Optional[int] = None) -> None:
@@ -72,10 +73,17 @@ class Post:
         for request in frames.Decoder().feed(frame):
             self._context.rehearse(request)
 
-    def begin(self) -> None:
-        """Take on what the host says with INIT, and answer it. The process ends as with `serve`."""
+    def receive(self) -> None:
+        """Wait for INIT, or whatever the host says first. The process ends as with `serve`."""
         try:
-            self._begin()
+            self._first = self._channel.receive()
+        except BaseException as error:
+            _end_process(error)
+
+    def begin(self) -> None:
+        """Take on what the host said with INIT, and answer it. The process ends as with `serve`."""
+        try:
+            self._begin(self._first)
         except BaseException as error:
             _end_process(error)
 
@@ -91,8 +99,7 @@ class Post:
             _end_process(error)
         _exit_process(0)
 
-    def _begin(self) -> None:
-        first = self._channel.receive()
+    def _begin(self, first: Optional[frames.Frame]) -> None:
         if first is None:
             _exit_process(0)
         if first.kind != frames.INIT:

@@ -35,16 +35,18 @@ _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CL
 class Room:
     """`first` is the pidfd of its first process, with which it stays and goes.
 
-    `trees` are detached mounts, by where they are to be put in it; `mounted` is where some have been.
+    `trees` are detached mounts, by where they are to be put in it; `mounted` is where some have been. `uid` is the user
+    that its files name, 0 before there are any.
     """
 
-    __slots__ = ("first", "workers", "trees", "mounted")
+    __slots__ = ("first", "workers", "trees", "mounted", "uid")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.workers: Set[int] = set()
         self.trees: Dict[str, int] = {}
         self.mounted: Set[str] = set()
+        self.uid = 0
 
     def kill(self) -> None:
         """The kernel kills the rest of it, and `first` becomes readable when all of that is gone."""
@@ -90,6 +92,7 @@ class Rooms:
         self._room_of: Dict[int, Room] = {}
         self._sandboxes: Dict[str, Sandbox] = {}
         self._free_uids: List[int] = []
+        self._last_uid: int = plan["room_uid"]
 
     def open(self) -> None:
         """Make ready, and have the first rooms built. Raises OSError."""
@@ -108,7 +111,7 @@ class Rooms:
     def house(self, message: Dict[str, Any]) -> None:
         """Give a worker that waits the mounts of its sandbox. Raises OSError."""
         sandbox = self._sandbox(message["sandbox"])
-        uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
+        uid = self._last_uid = sandbox.uid if self._plan["first_uid"] else self._plan["room_uid"]
         room = self._room_of[message["worker"]]
         room.trees[WORK] = linux.open_tree(sandbox.work)
         if message["outputs"]:
@@ -172,7 +175,9 @@ class Rooms:
         self._zygote.when_quiet(lambda: self._rehearse(order.worker))
 
     def _rehearse(self, worker: int) -> None:
-        """Do what can be done of `house`: what a process does first after a fork costs it a copy of each page.
+        """Do what can be done of `house`, as if for the sandbox that was the last to get a worker.
+
+        What a process does first after a fork costs it a copy of each page.
 
         Not at once after it: where somebody waits for the worker, both would touch the same pages at the same time.
         """
@@ -180,7 +185,7 @@ class Rooms:
         if room is None or WORK in room.mounted:
             return
         try:
-            self._equip(room, self._plan["room_uid"])
+            self._equip(room, self._last_uid)
             os.close(linux.open_tree(view.OUTPUTS_DIR))
         except OSError:  # it has ended, and that is yet to be read; or it is of no use to anybody
             room.kill()
@@ -220,7 +225,9 @@ class Rooms:
                 if path in room.mounted:
                     linux.unmount(path)
                 linux.move_mount(tree, path)
-            _write_users(uid)
+            if room.uid != uid:
+                _write_users(uid)
+                room.uid = uid
         finally:
             linux.setns(self._home_mounts, linux.CLONE_NEWNS)
         room.mounted.update(room.trees)

@@ -129,7 +129,7 @@ class Zygote:
         self._homeless[order.worker] = ours
         tags.wear(order.tag, pid)  # it does so itself too, but may be destroyed before
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended
-            packets.send(ours, {"op": "rehearse"})  # it passes over this: see `birth`
+            packets.send(ours, {"op": "rehearse"})  # see `birth`
 
     def place_worker(self, message: Dict[str, Any]) -> None:
         """Let a worker that waits move in. It may have ended: the host hears of that by itself."""

@@ -42,6 +42,9 @@ class Post:
     def rehearse(self):
         pass
 
+    def receive(self):
+        pass
+
     def begin(self):
         pass
 

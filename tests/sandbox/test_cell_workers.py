@@ -391,6 +391,21 @@ def test_disk_limits_hold_for_files_and_for_their_number(perform_strong: Perform
     perform_strong(scene)
 
 
+def test_each_room_knows_the_user_of_its_sandbox(perform_strong: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        async with stage.cell() as cell:
+            users = []
+            for sandbox in ("a", "a", "b", "a", "b", "c"):  # some rooms were made ready for the user of another
+                worker = await enter(cell, sandbox)
+                user = "import grp, os, pwd; user = pwd.getpwuid(os.getuid())\n"
+                await worker.do(user + "assert user.pw_gid == os.getgid() == grp.getgrgid(user.pw_gid).gr_gid")
+                owns = "os.stat('/work').st_uid == user.pw_uid"
+                users.append(await worker.do(f"answer = [user.pw_name, user.pw_dir, {owns}]"))
+            assert users == [[users[0][0], "/work", True]] * 6
+
+    perform_strong(scene)
+
+
 def test_a_room_has_its_own_processes_network_and_users(perform_strong: Perform) -> None:
     async def scene(stage: Stage) -> None:
         async with stage.cell() as cell:
