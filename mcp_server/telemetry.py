@@ -142,12 +142,25 @@ class StderrWriter:
                 if isinstance(line, threading.Event):
                     line.set()
                 else:
-                    self._stream.write(line + "\n")
-                    self._stream.flush()
+                    self._write(line)
             except (OSError, ValueError):  # stderr was closed: there is nobody to tell
                 return
             finally:
                 self._lines.task_done()
+
+    def _write(self, line: str) -> None:
+        """Past the stream's own buffer where that can be: who flushes it, as `logging` does at the end, waits for its
+        lock."""
+        if self._fd is None:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+            return
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:  # whoever started us shares it, and does not want to be blocked
+                select.select((), (self._fd,), ())
 
 
 def _descriptor(stream: TextIO) -> int | None:

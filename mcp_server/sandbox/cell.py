@@ -6,15 +6,12 @@ All methods belong to one event loop. Nothing polls: the loop watches the zygote
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import os
 import secrets
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +20,9 @@ import structlog
 from mcp_server.errors import EngineUnavailable, SetupFailed
 from mcp_server.sandbox import launch
 from mcp_server.sandbox.channel import Channel
-from mcp_server.sandbox.files import make_directory
 from mcp_server.sandbox.launch import Interpreter
 from mcp_server.sandbox.limits import MemoryKeeper, Unlimited
+from mcp_server.sandbox.places import OutputPlaces
 from mcp_server.sandbox.policy import FIRST_CELL_UID, OWN_VIEW, CellPlan, Tier, worker_plan
 from mcp_server.sandbox.spares import Spares
 from mcp_server.sandbox.workers import HostedWorker, Prepared, Spawned, WorkerEnds, WorkerExit, pid_of
@@ -86,8 +83,7 @@ class Cell:
         self._sandbox_names: dict[str, str] = {}
         self._asked: dict[tuple[str, str], asyncio.Future[tuple[str, list[int]]]] = {}
         self._first_process_gone: asyncio.Future[None] | None = None
-        self._outputs_fd: int | None = None
-        self._with_outputs: set[str] = set()
+        self._places = OutputPlaces(rooms=self._has_rooms)
         self._channel: Channel | None = None
         self._zygote: Interpreter | None = None
         self._ready: asyncio.Future[Warmth] = self._loop.create_future()
@@ -184,20 +180,14 @@ class Cell:
     @property
     def stores_outputs(self) -> bool:
         """Whether the outputs of runs can be put where the code itself can read them."""
-        return self._outputs_fd is not None
+        return self._places.are_there
 
     def open_outputs(self, sandbox: str, name: str) -> int:
         """The directory for the outputs of the context that was spawned by that name; the caller closes it.
 
         Raises OSError.
         """
-        if self._outputs_fd is None:
-            raise OSError(errno.ENOTSUP, "this cell cannot store outputs")
-        sandbox_fd = make_directory(self._outputs_fd, self._sandbox_name(sandbox))
-        try:
-            return make_directory(sandbox_fd, name)
-        finally:
-            os.close(sandbox_fd)
+        return self._places.open(self._sandbox_name(sandbox), name)
 
     def outputs_dir(self, sandbox: str, name: str) -> str:
         """What the code calls that directory, which it may read."""
@@ -239,10 +229,7 @@ class Cell:
         name = self._sandbox_names.pop(sandbox, None)
         if name is None or self._closing:
             return
-        if self._has_rooms and self._outputs_fd is not None:
-            self._with_outputs.discard(name)
-            with suppress(FileNotFoundError):
-                shutil.rmtree(name, dir_fd=self._outputs_fd)
+        self._places.remove(name)
         text, _ = await self._ask("forget", name)
         if text:
             _log.error("sandbox.files_left", reason=text)
@@ -287,9 +274,7 @@ class Cell:
         for answer in self._asked.values():
             answer.set_result(("the cell has ended", []))
         self._asked.clear()
-        if self._outputs_fd is not None:
-            os.close(self._outputs_fd)
-            self._outputs_fd = None
+        self._places.close()
         if not self._closing:
             self._closing = True
             _log.error("cell.lost", status=end.status, stderr=end.stderr[-2000:])
@@ -354,15 +339,10 @@ class Cell:
         self._loop.add_reader(pidfd, on_end)
 
     def _on_outputs(self, directory_fd: int) -> None:
-        """Root of a container may lack what making the directory ours needs: then no file can be made in it."""
         try:
-            os.close(make_directory(directory_fd, "trial"))
-            os.rmdir("trial", dir_fd=directory_fd)
+            self._places.take(directory_fd)
         except OSError as error:
-            os.close(directory_fd)
             _log.warning("cell.no_outputs", reason=str(error))
-        else:
-            self._outputs_fd = directory_fd
 
     def _on_failed(self, worker_id: int | None, text: str) -> None:
         if worker_id is None:
@@ -389,7 +369,7 @@ class Cell:
         worker = self._workers.pop(worker_id, None)
         if worker is None:  # its room ended by itself, and was said to be gone then
             return
-        self._drop_spare_outputs(worker_id)
+        self._places.drop_spare(worker_id)
         if survivors:
             _log.error("context.survivors", processes=survivors)
         if worker.gone is not None:
@@ -476,50 +456,18 @@ class Cell:
             raise
 
     def _make_spare_outputs(self, worker_id: int) -> str:
-        """A directory for outputs that a worker's room can have already. Raises EngineUnavailable."""
-        if self._outputs_fd is None or not self._has_rooms:
-            return ""
+        """Raises EngineUnavailable."""
         try:
-            os.mkdir(_spare_outputs(worker_id), 0o755, dir_fd=self._outputs_fd)
+            return self._places.make_spare(worker_id)
         except OSError as error:
             raise EngineUnavailable(f"{_NO_OUTPUTS}: {error}.") from error
-        return _spare_outputs(worker_id)
-
-    def _drop_spare_outputs(self, worker_id: int) -> None:
-        """Where they were not given away."""
-        if self._outputs_fd is not None:
-            with suppress(FileNotFoundError):
-                os.rmdir(_spare_outputs(worker_id), dir_fd=self._outputs_fd)
 
     def _give_outputs(self, worker_id: int, sandbox: str, name: str) -> bool:
-        """See to the directory of a context's outputs. Whether the worker's room has it already.
-
-        Raises EngineUnavailable.
-        """
-        if not name or self._outputs_fd is None:
-            return False
+        """Raises EngineUnavailable."""
         try:
-            if self._has_rooms and self._move_outputs(worker_id, sandbox, name):
-                return True
-            os.close(self.open_outputs(sandbox, name))
+            return self._places.give(worker_id, self._sandbox_name(sandbox), name)
         except OSError as error:
             raise EngineUnavailable(f"{_NO_OUTPUTS}: {error}.") from error
-        return False
-
-    def _move_outputs(self, worker_id: int, sandbox: str, name: str) -> bool:
-        """Where the context had a worker before, its outputs stay: False."""
-        fd, inside = self._outputs_fd, self._sandbox_name(sandbox)
-        if inside not in self._with_outputs:
-            with suppress(FileExistsError):
-                os.mkdir(inside, 0o755, dir_fd=fd)
-            self._with_outputs.add(inside)
-        try:
-            os.rename(_spare_outputs(worker_id), f"{inside}/{name}", src_dir_fd=fd, dst_dir_fd=fd)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            return False
-        return True
 
     def _running_channel(self) -> Channel:
         if self._channel is None or self._channel.closed or self.warmth is None or self._closing:
@@ -546,10 +494,6 @@ class Cell:
         worker.abandon()
         if worker_id in self._workers:
             self._ask_to_destroy(worker_id, worker)
-
-
-def _spare_outputs(worker_id: int) -> str:
-    return f"w{worker_id}"
 
 
 def _close_unclaimed(answer: asyncio.Future[tuple[str, list[int]]]) -> None:

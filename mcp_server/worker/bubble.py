@@ -19,7 +19,7 @@ import signal
 import socket
 from typing import Any, Dict, List, NoReturn
 
-from . import frames, linux, packets, reaping, statedir, trees, view
+from . import frames, linux, packets, reaping, statedir, view
 
 HOLDING = (
     *("--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1"),
@@ -49,7 +49,7 @@ def main(control_fd: str) -> NoReturn:
         packets.refuse(control, "The sandbox cannot be built: %s" % error)
     control.close()
     status = _wait_for_either(pid, server)
-    trees.remove(plan["cell_dir"])
+    statedir.remove_cell_dir(plan["cell_dir"])
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 

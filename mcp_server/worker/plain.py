@@ -89,7 +89,7 @@ class Plain:
     def end(self) -> None:
         """Leave nothing of the cell."""
         tags.kill(lambda tag: tag in self._tags, reaping.reap_children)
-        trees.remove(self._cell_dir)
+        statedir.remove_cell_dir(self._cell_dir)
 
 
 class _Steps:

@@ -4,6 +4,7 @@ state_dir/                 of this user alone
   cell-XXXXXXXX/           one per living cell
     lock                   held (flock) by the cell's zygote for as long as it lives; says the cell's first tag
     s1/ s2/ …              the sandboxes' files
+  gone-cell-XXXXXXXX/      what is being removed, held (flock) by who does it: it may be killed half way
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Callable, Optional
 from . import tags, trees
 
 _CELL_PREFIX = "cell-"
+_GONE_PREFIX = "gone-"
 _LOCK = "lock"
 
 
@@ -34,6 +36,21 @@ def make_cell_dir(path: str, first_tag: int) -> int:
     return lock
 
 
+def remove_cell_dir(path: str) -> None:
+    """Remove a cell's directory, of which nobody has need any more. A missing one passes."""
+    gone = os.path.join(os.path.dirname(path), _GONE_PREFIX + os.path.basename(path))
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.rename(path, gone)
+        trees.remove(gone)
+    finally:
+        os.close(held)
+
+
 def clear_stale(state_dir: str, tags_per_cell: int, reap: Callable[[], object]) -> None:
     """End and remove what cells left whose zygote did not live to do so itself."""
     try:
@@ -42,7 +59,9 @@ def clear_stale(state_dir: str, tags_per_cell: int, reap: Callable[[], object]) 
         return
     for name in names:
         path = os.path.join(state_dir, name)
-        if name.startswith(_CELL_PREFIX):
+        if name.startswith(_GONE_PREFIX):
+            _finish_removal(path)
+        elif name.startswith(_CELL_PREFIX):
             lock = _stale_lock(path)
             if lock is not None:
                 try:
@@ -77,4 +96,19 @@ def _clear_cell(path: str, lock: int, tags_per_cell: int, reap: Callable[[], obj
         return  # it is being made: its maker will take the lock next, and then write
     first = int(text)
     tags.kill(lambda tag: first <= tag < first + tags_per_cell, reap)
-    trees.remove(path)
+    remove_cell_dir(path)
+
+
+def _finish_removal(path: str) -> None:
+    """Unless somebody is at it."""
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        trees.remove(path)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(held)

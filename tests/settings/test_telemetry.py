@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +113,37 @@ def test_a_reader_that_does_not_read_loses_lines_that_are_counted() -> None:
         losses = [json.loads(told) for told in read if not told.startswith("x")]
         assert {loss["event"] for loss in losses} == {"log.dropped"}
         assert sum(loss["lines"] for loss in losses) + len(read) - len(losses) == count
+
+
+def test_who_flushes_stderr_does_not_wait_for_a_reader_that_does_not_read() -> None:
+    """The interpreter does so at its end."""
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(write_fd, "w") as blocked, os.fdopen(read_fd, "r") as reader:
+        writer = StderrWriter(blocked)
+        for _ in range(200):
+            writer.msg("x" * 1_000)
+
+        def flush_for_a_while() -> None:
+            end_s = time.monotonic() + 0.3  # the thread that writes is blocked by then
+            while time.monotonic() < end_s:
+                blocked.flush()
+
+        flushing = threading.Thread(target=flush_for_a_while)
+        flushing.start()
+        flushing.join(5)
+        waits = flushing.is_alive()
+        assert {reader.readline() for _ in range(200)} == {"x" * 1_000 + "\n"}
+        assert not waits
+
+
+def test_a_stderr_that_is_not_to_be_blocked_gets_every_line() -> None:
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    with os.fdopen(write_fd, "w") as refusing, os.fdopen(read_fd, "r") as reader:
+        writer = StderrWriter(refusing)
+        for number in range(200):
+            writer.msg(f"{number} " + "x" * 1_000)
+        assert [reader.readline().split()[0] for _ in range(200)] == [str(number) for number in range(200)]
 
 
 def test_a_closed_stderr_breaks_nothing() -> None:
