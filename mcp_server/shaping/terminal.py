@@ -41,7 +41,9 @@ _SEQUENCE = re.compile(
     r"|[ -/]{1,8}[0-~]"
     r"|(?P<short>[0-OQ-WYZ\\`-~]))"
 )
-_UNFINISHED = re.compile(rf"\x1b(?:\[[0-?]{{0,64}}[ -/]{{0,8}}|[\]PX^_]{_BODY}\x1b?|[ -/]{{0,8}})\Z")
+_BEGINNING = re.compile(rf"\x1b(?:\[[0-?]{{0,64}}[ -/]{{0,8}}|[\]PX^_]{_BODY}\x1b?|[ -/]{{0,8}})")
+"""As much as there is of what may become a sequence."""
+
 _NUMBER = re.compile(r"\d{1,4}")
 
 
@@ -62,7 +64,8 @@ class Terminal:
     """`unfinished` is the beginning of an escape sequence that the text before this one left open.
 
     `full` is set where reading stopped: at a fresh line once the sink was full, or, if the work is `bounded`, where it
-    became too much.
+    became too much; never within what was held back as the beginning of a sequence and is none, since whoever feeds may
+    have gone past it.
     """
 
     def __init__(
@@ -77,13 +80,14 @@ class Terminal:
         self._column: int | None = None
         self._slow: bool | None = False
         self._same = 0
+        self._settled = 0
         self._work = 0
         self._most_work = MAX_WORK if bounded else math.inf
         self._placed = False
 
     def feed(self, text: str) -> int:
         """Read `text`; returns how many of its characters were taken (all of them, unless `full`)."""
-        before = len(self.unfinished)
+        before = self._settled = len(self.unfinished)
         text = self.unfinished + text
         self.unfinished = ""
         return self._read(text, final=False) - before
@@ -91,6 +95,7 @@ class Terminal:
     def finish(self, *, ended: bool = True) -> None:
         """Everything read becomes final, as by `flush`; an open escape sequence turns out to be text."""
         rest, self.unfinished = self.unfinished, ""
+        self._settled = len(rest)
         self._read(rest, final=True)
         self.flush(ended=ended)
 
@@ -115,7 +120,7 @@ class Terminal:
             start = control.start() if control else end
             if start > at:
                 at = self._read_plain(text, at, start)
-            elif self._work >= self._most_work:
+            elif self._work >= self._most_work and at >= self._settled:
                 self.full = True
             elif text[at] == "\r":
                 at = self._read_returns(text, at)
@@ -194,7 +199,7 @@ class Terminal:
     def _count_same(self, line: TerminalLine) -> None:
         """Keep `_same`, how many lines at the bottom are the same plain text, each with one newline."""
         text = line.plain_text()
-        if text is None or line.chars != len(text) + 1:
+        if text is None or line.redrawn or line.chars != len(text) + 1:
             self._same = 0
             self._work += _IRREGULAR_LINE_WORK
         elif self._same and text == self._rows[self._row - 2].plain_text():
@@ -214,10 +219,13 @@ class Terminal:
         states = [state for state in zone.split("\r") if state] if stop < at + len(zone) else []
         self._same = 0
         line.redrawn = True
+        placed = line.size > 0 or len(states) > 1  # where the last of them began to be written
         if not states or line.redraw(states):
             line.chars += len(zone)
             end = 0 if zone.endswith("\r") else len(states[-1])
             self._move_to(end if end < line.size else None)
+            if end:
+                self._placed, self._slow = placed, False  # as `_write` leaves it, or the rest of the text costs less
             return at + len(zone)
         for state in zone[1:].split("\r"):
             if self._work >= self._most_work:
@@ -233,8 +241,10 @@ class Terminal:
         """Carry out the sequence at `at`. Returns its length, 0 where its end has not come yet."""
         sequence = _SEQUENCE.match(text, at)
         if not sequence:
-            if not final and _UNFINISHED.match(text, at):
+            end = _BEGINNING.match(text, at).end()  # type: ignore[union-attr]  # the escape character itself, at least
+            if not final and end == len(text):
                 return 0
+            self._settled = max(end, self._settled)
             self._write("\x1b")
             return 1
         length = len(sequence[0])

@@ -75,6 +75,10 @@ def test_any_chunking_of_any_bytes_gives_the_same_text(output: Output, sizes: li
 @settings(max_examples=120, deadline=None)
 @given(OUTPUT, CHUNKS, st.integers(1, 30_000))
 @example(Output([("\r\u05c0".encode(), 2)]), [1], 1)
+@example(Output([("\0\r\0\x1b\u0300".encode(), 2)]), [1], 1)
+@example(Output([("\u05c0\r\x1b\\\x1b]0;\x1b]0".encode(), 1)]), [1], 41)
+@example(Output([("\u05c0\x1b[C\0\x1b[2\x1b[[2A\x1bP\x1b[\x1b".encode(), 1)]), [1], 89)
+@example(Output([(b"\x1b[5G\x88\xe2\x9f\xa7\n\x1b;", 1)]), [1], 81)
 @example(Output([(b"\0" * 3, 900), (b"\nError", 1), (b"\n" + b"iVBORw0KGgoAAAANSUhEUgAA" * 20 + b"\x1bM", 60)]), [1], 1)
 def test_chunking_does_not_matter_where_following_the_cursor_is_given_up(
     output: Output, sizes: list[int], work: int
