@@ -40,6 +40,8 @@ _LARGE_HEADER_MOST = 32
 _ARENA_BYTES = 256 * 1024
 """The smallest piece that Python's allocator takes and gives back (ARENA_SIZE; 1 MiB from 3.10 on)."""
 
+_NO_FILE = (0, 0)
+
 _STEP_BYTES = 64 * 1024
 _ZEROS = bytes(_STEP_BYTES)
 
@@ -87,13 +89,14 @@ class Backing:
         self._pins.clear()
 
     def seal(self) -> None:
-        """To be called when nothing is left to be done but to fork."""
+        """To be called when nothing is left to do but to fork. Raises OSError where others may still write to it."""
         if self._file < 0:
             return
         if len(os.listdir("/proc/self/task")) == 1:
             self._take_in_libraries()
-        self._make_private()
-        self._give_up_unmapped()
+        if self._is_shared:  # else a child of a module's may have what is no longer here
+            self._make_private()
+            self._give_up_unmapped()
         fcntl.fcntl(self._file, _F_ADD_SEALS, _ALL_SEALS)
         os.close(self._file)
         self._file = -1
@@ -110,11 +113,14 @@ class Backing:
 
     def _take_in_libraries(self) -> None:
         """All but those that are at work while this is."""
+        usual = [span for span, access, _, _ in _mappings() if access in ("rw-p", "r--p")]
         for name, parts in memory.writable_parts_of_libraries().items():
             if name not in self._in_use:
                 for start, end in parts:
-                    with contextlib.suppress(OSError):
-                        self._put(_Span(_page_at(start), _page_at(end + mmap.PAGESIZE - 1)), mmap.MAP_PRIVATE)
+                    span = _Span(_page_at(start), _page_at(end + mmap.PAGESIZE - 1))
+                    if _is_covered(span, usual):  # or the library has given some of it an access of its own
+                        with contextlib.suppress(OSError):
+                            self._put(span, mmap.MAP_PRIVATE)
 
     def _put(self, span: _Span, kind: int) -> None:
         """Have the file in this place, with what is in the place now. Nothing may write to that meanwhile."""
@@ -147,8 +153,8 @@ class Backing:
 
     def _mapped(self) -> List[Tuple[_Span, int]]:
         """Where the file is in this process, and from which offset on."""
-        number = os.fstat(self._file).st_ino
-        return [(span, offset) for span, _, offset, file in _mappings() if file == number]
+        status = os.fstat(self._file)
+        return [(span, offset) for span, _, offset, file in _mappings() if file == (status.st_dev, status.st_ino)]
 
 
 def _full_pools(blocks: Iterable[int], size: int) -> Iterator[_Span]:
@@ -160,7 +166,7 @@ def _full_pools(blocks: Iterable[int], size: int) -> Iterator[_Span]:
     )
     fill = (packing.POOL_BYTES - packing.POOL_HEADER_BYTES) // size
     full = [pool * packing.POOL_BYTES for pool in sorted(counts) if counts[pool] == fill]
-    heap = [span for span, access, _, file in _mappings() if access == "rw-p" and not file]
+    heap = [span for span, access, _, file in _mappings() if access == "rw-p" and file == _NO_FILE]
 
     def is_unused(between: _Span) -> bool:
         if between.end - between.start > packing.POOL_BYTES:
@@ -191,14 +197,21 @@ def _joined(spans: Sequence[_Span], is_ours: Callable[[_Span], bool]) -> Iterato
             yield _Span(start, end)
 
 
+def _is_covered(span: _Span, parts: Sequence[_Span]) -> bool:
+    common = (min(span.end, part.end) - max(span.start, part.start) for part in parts)
+    return sum(size for size in common if size > 0) == span.end - span.start
+
+
 def _page_at(address: int) -> int:
     return address // mmap.PAGESIZE * mmap.PAGESIZE
 
 
-def _mappings() -> Iterator[Tuple[_Span, str, int, int]]:
-    """This process's: where, with what access, and which part of which file, whose number is 0 where there is none."""
+def _mappings() -> Iterator[Tuple[_Span, str, int, Tuple[int, int]]]:
+    """This process's: where, with what access, from which offset of a file on, and that file's device and number."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         for line in maps:
-            place, access, offset, _, number, *_ = line.split(maxsplit=5)
+            place, access, offset, device, number, *_ = line.split(maxsplit=5)
             start, _, end = place.partition("-")
-            yield _Span(int(start, 16), int(end, 16)), access, int(offset, 16), int(number)
+            major, _, minor = device.partition(":")
+            file = os.makedev(int(major, 16), int(minor, 16)), int(number)
+            yield _Span(int(start, 16), int(end, 16)), access, int(offset, 16), file

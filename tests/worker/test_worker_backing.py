@@ -154,6 +154,21 @@ json.dump([before, is_behind_the_file()], sys.stdout)
 
 
 @needs_64_bits
+def test_the_data_of_a_library_that_guards_some_of_it_stays_where_it_is() -> None:
+    assert not printed(
+        LIBRARY
+        + """
+page = ctypes.addressof(place) // mmap.PAGESIZE * mmap.PAGESIZE
+protect = ctypes.CDLL(None).mprotect
+assert protect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+backing.seal()
+assert protect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_WRITE) == 0
+json.dump(is_behind_the_file(), sys.stdout)
+"""
+    )
+
+
+@needs_64_bits
 def test_the_data_of_libraries_stays_where_it_is_while_other_threads_may_write_to_it() -> None:
     assert not printed(
         LIBRARY
