@@ -149,8 +149,7 @@ class StderrWriter:
                 self._lines.task_done()
 
     def _write(self, line: str) -> None:
-        """Past the stream's own buffer where that can be: who flushes it, as `logging` does at the end, waits for its
-        lock."""
+        """Past the stream's buffer where that can be: who flushes it, as `logging` at the end, waits for its lock."""
         if self._fd is None:
             self._stream.write(line + "\n")
             self._stream.flush()

@@ -47,10 +47,7 @@ _ZEROS = bytes(_STEP_BYTES)
 
 _READ_AND_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
-# linux/fcntl.h
-_F_ADD_SEALS = 1024 + 9
-_ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8
-"""No writing to it any more, no other size, and no change of that."""
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class _Span(NamedTuple):
@@ -97,7 +94,7 @@ class Backing:
         if self._is_shared:  # else a child of a module's may have what is no longer here
             self._make_private()
             self._give_up_unmapped()
-        fcntl.fcntl(self._file, _F_ADD_SEALS, _ALL_SEALS)
+        fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS)
         os.close(self._file)
         self._file = -1
 

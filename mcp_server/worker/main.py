@@ -36,7 +36,6 @@ class Post:
         self._streams = Streams()
         self._blas = rebirth.BlasThreads()
         self._context = Context(self._channel, self._streams, self._interrupts, self._blas)
-        self._first: Optional[frames.Frame] = None
         faulthandler.enable(file=2, all_threads=False)
 
     def take(self, control: socket.socket, random_seed: Optional[int] = None) -> None:
@@ -73,17 +72,17 @@ class Post:
         for request in frames.Decoder().feed(frame):
             self._context.rehearse(request)
 
-    def receive(self) -> None:
-        """Wait for INIT, or whatever the host says first. The process ends as with `serve`."""
+    def receive(self) -> Optional[frames.Frame]:
+        """Wait for what the host says first; None where it hangs up. The process ends as with `serve`."""
         try:
-            self._first = self._channel.receive()
+            return self._channel.receive()
         except BaseException as error:
             _end_process(error)
 
-    def begin(self) -> None:
-        """Take on what the host said with INIT, and answer it. The process ends as with `serve`."""
+    def begin(self, first: Optional[frames.Frame]) -> None:
+        """Take on what the host said first, which is INIT, and answer it. The process ends as with `serve`."""
         try:
-            self._begin(self._first)
+            self._begin(first)
         except BaseException as error:
             _end_process(error)
 

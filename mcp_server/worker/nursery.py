@@ -150,7 +150,7 @@ def _pidfd_of(pid: int) -> Optional[int]:
 
 
 def _leave_out(plan: Dict[str, Any]) -> None:
-    """Have mounts of our own, without those that no room may see: to unmount them takes longer than all else."""
+    """Have mounts of our own, without those that no room may see: to unmount them, each would wait for the kernel."""
     linux.unshare(linux.CLONE_NEWNS)
     for path in (view.OUTPUTS_DIR, *([view.WORKSPACE_DIR] if plan["workspace"] else [])):
         linux.unmount(path)

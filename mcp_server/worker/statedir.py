@@ -9,6 +9,7 @@ state_dir/                 of this user alone
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -40,15 +41,10 @@ def remove_cell_dir(path: str) -> None:
     """Remove a cell's directory, of which nobody has need any more. A missing one passes."""
     gone = os.path.join(os.path.dirname(path), _GONE_PREFIX + os.path.basename(path))
     try:
-        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.rename(path, gone)
     except FileNotFoundError:
         return
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        os.rename(path, gone)
-        trees.remove(gone)
-    finally:
-        os.close(held)
+    _remove_alone(gone, fcntl.LOCK_EX)
 
 
 def clear_stale(state_dir: str, tags_per_cell: int, reap: Callable[[], object]) -> None:
@@ -60,7 +56,8 @@ def clear_stale(state_dir: str, tags_per_cell: int, reap: Callable[[], object]) 
     for name in names:
         path = os.path.join(state_dir, name)
         if name.startswith(_GONE_PREFIX):
-            _finish_removal(path)
+            with contextlib.suppress(BlockingIOError):  # somebody is at it
+                _remove_alone(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         elif name.startswith(_CELL_PREFIX):
             lock = _stale_lock(path)
             if lock is not None:
@@ -99,16 +96,14 @@ def _clear_cell(path: str, lock: int, tags_per_cell: int, reap: Callable[[], obj
     remove_cell_dir(path)
 
 
-def _finish_removal(path: str) -> None:
-    """Unless somebody is at it."""
+def _remove_alone(path: str, lock: int) -> None:
+    """Two must not take a tree apart at once; who comes second finds it gone."""
     try:
         held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, lock)
         trees.remove(path)
-    except BlockingIOError:
-        pass
     finally:
         os.close(held)

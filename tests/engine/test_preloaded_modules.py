@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -85,6 +86,26 @@ async def test_a_context_that_has_run_little_owns_little_memory(warm_bench: tupl
     await bench.run("x = 1")
     (pid,) = worker_pids(bench.engine, [bench.context_id])
     assert own_bytes(pid) < 4.5 * 2**20  # 3.3 MiB at the time; 5.3 before the zygote's heap was packed
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(os.geteuid() != 0, reason="a context's memory can be looked into by root alone")
+async def test_contexts_share_memory_through_a_file_that_nobody_has_open(warm_bench: tuple[Bench, Cell]) -> None:
+    bench, _ = warm_bench
+    (pid,) = worker_pids(bench.engine, [bench.context_id])
+    (zygote,) = re.findall(r"PPid:\s+(\d+)", _of_process(pid, "status"))
+    for process in (pid, int(zygote)):
+        mapped = [line for line in _of_process(process, "maps").splitlines() if "memfd:zygote" in line]
+        assert {line.split()[1] for line in mapped} == {"rw-p"}  # to write to copies
+        assert not any("memfd:zygote" in file for file in _open_files(process))
+
+
+def _of_process(pid: int, what: str) -> str:
+    return Path(f"/proc/{pid}/{what}").read_text()
+
+
+def _open_files(pid: int) -> list[str]:
+    return [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def test_a_package_that_fails_half_way_is_imported_anew_by_the_code(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Post:
     def receive(self):
         pass
 
-    def begin(self):
+    def begin(self, first):
         pass
 
     def serve(self):

@@ -33,8 +33,7 @@ control = fcntl.fcntl(int(sys.argv[2]), fcntl.F_DUPFD_CLOEXEC, 500)  # far from 
 os.close(int(sys.argv[2]))
 post = main.Post()
 post.take(socket.socket(fileno=control))
-post.receive()
-post.begin()
+post.begin(post.receive())
 post.serve()
 """
 
