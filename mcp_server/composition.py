@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcp_server import user_dirs
 from mcp_server.errors import SetupFailed
 from mcp_server.settings import Settings
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mcp_server.engine.local import LocalEngine
     from mcp_server.prompts import Texts
     from mcp_server.sandbox.cell import Cell, Warmth
-    from mcp_server.sandbox.policy import CellPlan
+    from mcp_server.sandbox.policy import CellPlan, Tier
     from mcp_server.sandbox.probe import ProbeResult
     from mcp_server.service import Service, ServiceLimits, ServiceObserver
 
@@ -141,13 +142,13 @@ def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
         raise SetupFailed(f"--python {settings.python}: there is no such program.{hint}")
     workspace = None
     if settings.workspace_dir:
-        path = Path(settings.workspace_dir).expanduser()
+        path = user_dirs.expanded(settings.workspace_dir)
         if not path.is_dir():
             raise SetupFailed(f"--workspace {settings.workspace_dir}: no such directory.")
         workspace = Workspace(str(path.resolve()), settings.workspace_read_only)
     return CellPlan(
         python=settings.python,
-        state_dir=str(_state_dir(settings)),
+        state_dir=str(_state_dir(settings, found.tier)),
         tier=found.tier,
         preload=settings.preload,
         optional=frozenset(Settings.model_fields["preload"].default),  # nobody asked for these by name
@@ -174,11 +175,18 @@ def _fixed(settings: Settings) -> dict[str, str]:
     return fixed if settings.hash_seed is None else {**fixed, "PYTHONHASHSEED": str(settings.hash_seed)}
 
 
-def _state_dir(settings: Settings) -> Path:
+def _state_dir(settings: Settings, tier: Tier) -> Path:
+    """Raises SetupFailed where the tier needs one and the user has none."""
+    from mcp_server.sandbox.policy import Tier
+
     if settings.state_dir:
-        return Path(settings.state_dir).expanduser().absolute()
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "mcp-code-interpreter"
+        return user_dirs.expanded(settings.state_dir).absolute()
+    place = user_dirs.state_dir()
+    if place is not None:
+        return place
+    if tier is Tier.STRONG:  # whose files are in memory
+        return Path(os.devnull)
+    raise SetupFailed("This user has no home directory: give --state-dir, a directory for the files of contexts.")
 
 
 def service_over(engine: Engine, settings: Settings, observers: Sequence[ServiceObserver] = ()) -> Service:
@@ -203,7 +211,7 @@ def _records(settings: Settings, limits: ServiceLimits) -> list[ServiceObserver]
     from mcp_server import __version__
     from mcp_server.transcripts.recorder import TranscriptRecorder
 
-    directory = Path(settings.transcript).expanduser()
+    directory = user_dirs.expanded(settings.transcript)
     return [TranscriptRecorder(directory, limits, __version__, with_envs=settings.transcript_envs)]
 
 

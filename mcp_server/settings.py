@@ -24,6 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from mcp_server import user_dirs
 from mcp_server.errors import SetupFailed
 
 ENV_PREFIX = "CODE_INTERPRETER_"
@@ -257,13 +258,14 @@ def config_file(named: str | None = None) -> Path | None:
     """
     asked = named or os.environ.get(CONFIG_VARIABLE, "")
     if asked:
-        path = Path(asked).expanduser()
+        path = user_dirs.expanded(asked)
         if not path.is_file():
             raise SetupFailed(f"{'--config' if named else CONFIG_VARIABLE} {_shown(asked)}: there is no such file.")
         return path
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    path = (Path(base) if os.path.isabs(base) else Path.home() / ".config") / "mcp-code-interpreter" / "config.toml"
-    return path if path.is_file() else None
+    directory = user_dirs.config_dir()
+    if directory is None or not (directory / "config.toml").is_file():
+        return None
+    return directory / "config.toml"
 
 
 def flag_of(name: str) -> str:

@@ -175,6 +175,8 @@ def _mounted(text: str) -> dict[str, tuple[str, str]]:
 def _try_parent(version: int, places: dict[str, tuple[str, str]], groups: dict[str, str]) -> Parent:
     memory = _directory(places, groups, "" if version == 2 else "memory")
     if version == 2:
+        if os.path.basename(memory) == _LEAF:  # an earlier call moved us there, or the one that started us
+            memory = os.path.dirname(memory)
         _hand_down_controllers(memory)
         parent = Parent(2, memory, memory)
     else:

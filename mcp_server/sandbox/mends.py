@@ -54,6 +54,8 @@ _CGROUP = (
 
 _OLD_KERNEL = "Use Linux {needed} or newer (this is {kernel}), and no filter that refuses the call."
 
+_UNITS_FILTERS = " In a unit of systemd's, RestrictSUIDSGID and DynamicUser are such a filter."
+
 _FIXED: Mapping[str, str] = {
     "seccomp": "Use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64, and a 64-bit interpreter.",
     "capabilities": "Remove what keeps this process from giving up capabilities: a filter on capset or prctl.",
@@ -81,7 +83,8 @@ def mend(layer: str, error: str, around: Surroundings) -> str:
             return "Start the server as an ordinary user."
         return _BUBBLEWRAP if "not on the PATH" in error else _mend_namespaces(around)
     if layer in ("pidfd", "openat2"):
-        return _OLD_KERNEL.format(needed={"pidfd": "5.3", "openat2": "5.6"}[layer], kernel=around.kernel)
+        needed = {"pidfd": "5.3", "openat2": "5.6"}[layer]
+        return _OLD_KERNEL.format(needed=needed, kernel=around.kernel) + (_UNITS_FILTERS if layer == "openat2" else "")
     return _FIXED[layer]
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tomllib
 import zipfile
@@ -146,7 +147,9 @@ def test_the_container_installs_a_wheel_whatever_its_version(tmp_path: Path) -> 
 
 def test_the_unit_divides_its_own_control_group_and_runs_as_nobody_else() -> None:
     lines = UNIT.read_text().splitlines()
-    assert {"Delegate=yes", "DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict"} <= set(lines)
+    ours = {"Delegate=yes", "User=mcp-code-interpreter", "NoNewPrivileges=yes", "ProtectSystem=strict"}
+    ours |= {f"SuccessExitStatus={128 + signal.SIGTERM}"}
+    assert ours <= set(lines)
 
 
 def test_the_unit_names_only_settings_that_there_are_and_leaves_the_sandbox_what_it_needs() -> None:
@@ -155,6 +158,8 @@ def test_the_unit_names_only_settings_that_there_are_and_leaves_the_sandbox_what
     set_in_it = {line.split("=")[0] for line in text.splitlines() if re.match(r"[A-Z]\w+=", line)}
     assert not set_in_it & {
         "RestrictNamespaces",
+        "RestrictSUIDSGID",
+        "DynamicUser",
         "SystemCallFilter",
         "ProtectHostname",
         "ProtectProc",

@@ -243,7 +243,10 @@ def test_a_process_that_died_since_it_was_found_holds_nothing(make_context: Call
 
 def end(process: TaggedProcess) -> None:
     """It is dead, if not yet reaped, when this returns."""
-    pidfd = os.pidfd_open(process.pid)
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:  # a child that its parent has reaped meanwhile
+        return
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     assert select.select([pidfd], [], [], WAIT_S)[0]
     os.close(pidfd)
@@ -416,6 +419,18 @@ def test_our_place_in_mounted_hierarchies_is_found(tmp_path: Path) -> None:
         cgroups.find_parent(str(tmp_path / "own"), str(tmp_path / "mounts"))
     # Version 2 was tried and refused; then version 1, at the top of what is mounted. Neither is a real hierarchy.
     assert str(memory) in str(refusal.value)
+
+
+def test_a_server_that_has_moved_into_its_leaf_finds_its_group_again(tmp_path: Path) -> None:
+    """Each engine of a process looks for it, and so does what a server starts."""
+    scope = tmp_path / "unified" / "app.scope"
+    (scope / "mcp-code-interpreter-server").mkdir(parents=True)
+    (scope / "cgroup.subtree_control").write_text("memory pids\n")
+    (tmp_path / "own").write_text("0::/app.scope/mcp-code-interpreter-server\n")
+    (tmp_path / "mounts").write_text(MOUNTS.format(unified=tmp_path / "unified", memory=tmp_path))
+    with pytest.raises(FileNotFoundError) as refusal:  # of the control files that a plain directory has not
+        cgroups.find_parent(str(tmp_path / "own"), str(tmp_path / "mounts"))
+    assert Path(refusal.value.filename).parent.parent == scope
 
 
 def test_without_a_hierarchy_the_reason_is_said(tmp_path: Path) -> None:
