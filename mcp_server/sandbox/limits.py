@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from mcp_server.sandbox import cgroups, processes
+from mcp_server.sandbox import cgroups, processes, scopes
 from mcp_server.sandbox.processes import TaggedProcess
 
 MIB = 1024 * 1024
@@ -106,7 +106,7 @@ class MemoryKeeper(Protocol):
 def memory_keeper(ceilings: Ceilings, on_exceeded: Callable[[int], None]) -> MemoryKeeper:
     """The best keeper that works here. `on_exceeded` hears of a tag whose processes the watchdog has killed."""
     try:
-        parent = cgroups.find_parent()
+        parent = scopes.divisible_group()
     except OSError:
         return Watchdog(ceilings, on_exceeded)
     cgroups.clear_stale(parent)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mcp_server.errors import SetupFailed
-from mcp_server.sandbox import cgroups, files
+from mcp_server.sandbox import files, scopes
 from mcp_server.sandbox.launch import BOOTSTRAP, WORKER_DIR, find_bubblewrap
 from mcp_server.sandbox.mends import Surroundings, mend
 from mcp_server.sandbox.policy import FIRST_CELL_UID, Tier
@@ -203,7 +203,7 @@ def _try_openat2() -> dict[str, object]:
 
 def _try_memory_group() -> dict[str, object]:
     try:
-        parent = cgroups.find_parent()
+        parent = scopes.divisible_group()
     except OSError as error:
         return _outcome(error=error.strerror or str(error))
     return _outcome(f"version {parent.version}")

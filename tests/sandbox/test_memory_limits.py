@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server.sandbox import cgroups, limits, processes
+from mcp_server.sandbox import cgroups, limits, processes, scopes
 from mcp_server.sandbox.limits import Ceilings, Excess, GroupKeeper, MemoryKeeper, Watchdog
 from mcp_server.sandbox.processes import TaggedProcess
 
@@ -445,5 +445,5 @@ async def test_the_better_keeper_is_taken_where_it_works(monkeypatch: pytest.Mon
     def refuse() -> cgroups.Parent:
         raise OSError("not here")
 
-    monkeypatch.setattr(cgroups, "find_parent", refuse)
+    monkeypatch.setattr(scopes, "divisible_group", refuse)
     assert limits.memory_keeper(Ceilings(LIMIT_BYTES), lambda tag: None).name == "watchdog"
