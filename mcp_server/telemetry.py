@@ -37,6 +37,7 @@ EVENTS = MappingProxyType(
         "cell.not_warm": "a cell could not load its modules; contexts import them themselves",
         "cell.no_outputs": "the directory for complete outputs cannot be had",
         "cell.lost": "a cell's zygote died; the next context starts another",
+        "cell.unshared": "what a cell has loaded is not behind a file; contexts take more memory and time",
         "cell.warm": "a cell has loaded its modules, and serves from now on",
         "context.created": "a context was made",
         "context.deleted": "a context was ended",

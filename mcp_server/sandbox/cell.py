@@ -324,6 +324,8 @@ class Cell:
         for module, reason in failed.items():
             if module not in self.plan.optional or not reason.startswith("ModuleNotFoundError"):
                 _log.warning("preload.failed", module=module, reason=reason)
+        if facts["unshared"]:
+            _log.warning("cell.unshared", reason=facts["unshared"])
         warmth = Warmth(facts["python"], installed, preloaded, failed, facts["threads"], facts["warm_s"])
         self._ready.set_result(warmth)
 

@@ -60,10 +60,11 @@ class _Span(NamedTuple):
 class Backing:
     """The file of this process: `take_room`, load everything, `give_back`, `seal`.
 
-    Where the kernel does not allow it, nothing changes.
+    Where the kernel does not allow it, nothing changes, and `obstacle` says what it refused.
     """
 
     def __init__(self) -> None:
+        self.obstacle = ""
         self._file = -1
         self._size = 0
         self._is_shared = False
@@ -74,7 +75,7 @@ class Backing:
         """To be called before anything large is loaded."""
         if sys.maxsize < 2**32:
             return
-        with contextlib.suppress(OSError):  # administrators can forbid such files (vm.memfd_noexec)
+        with self._noting_refusal():  # administrators can forbid such files (vm.memfd_noexec)
             self._file = os.memfd_create("zygote", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             self._in_use.update(memory.writable_parts_of_libraries())
             os.register_at_fork(before=self._make_private)  # of a module, while it is loaded
@@ -116,8 +117,15 @@ class Backing:
                 for start, end in parts:
                     span = _Span(_page_at(start), _page_at(end + mmap.PAGESIZE - 1))
                     if _is_covered(span, usual):  # or the library has given some of it an access of its own
-                        with contextlib.suppress(OSError):
+                        with self._noting_refusal():
                             self._put(span, mmap.MAP_PRIVATE)
+
+    @contextlib.contextmanager
+    def _noting_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.obstacle = self.obstacle or str(error)
 
     def _put(self, span: _Span, kind: int) -> None:
         """Have the file in this place, with what is in the place now. Nothing may write to that meanwhile."""

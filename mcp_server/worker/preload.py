@@ -54,9 +54,13 @@ def look_for(modules: List[str]) -> Dict[str, Any]:
     return _facts([name for name in modules if importlib.util.find_spec(name.partition(".")[0])], [], {}, 0.0)
 
 
-def seal() -> None:
-    """To be called last, before the first fork: what is touched later each worker has to copy."""
+def seal() -> str:
+    """To be called last, before the first fork: what is touched later each worker has to copy.
+
+    What kept memory from being put behind the file, empty where nothing did. Raises OSError as `Backing.seal` does.
+    """
     _backing.seal()
+    return _backing.obstacle
 
 
 def _settle_heap() -> None:

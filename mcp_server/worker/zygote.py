@@ -50,8 +50,8 @@ def main(control_fd: str) -> NoReturn:
         confine.read_program(plan["seccomp"])  # once, not in each worker
     zygote = Zygote(control, plan, room_builder, burying)
     zygote.open()
-    preload.seal()
-    packets.send(control, {"op": "ready", **facts})
+    unshared = preload.seal()
+    packets.send(control, {"op": "ready", "unshared": unshared, **facts})
     zygote.serve()
 
 

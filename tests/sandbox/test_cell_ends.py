@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from mcp_server.errors import EngineUnavailable, SetupFailed
 from mcp_server.sandbox.cell import Cell, WorkerExit
@@ -123,6 +125,19 @@ def test_modules_that_cannot_be_preloaded_are_told_and_others_are_there(perform:
             assert cell.warmth.threads == 1
             worker = await enter(cell)
             assert await worker.do("import sys; answer = 'sqlite3' in sys.modules")
+
+    perform(scene)
+
+
+def test_a_cell_that_may_make_no_file_for_its_memory_serves_and_says_so(perform: Perform) -> None:
+    async def scene(stage: Stage) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 1024, resource.RLIM_INFINITY))
+        with structlog.testing.capture_logs() as log:
+            async with stage.cell(preload=("sqlite3",)) as cell:
+                worker = await enter(cell)
+                assert await worker.do("import sys; answer = 'sqlite3' in sys.modules")
+        (told,) = [entry for entry in log if entry["event"] == "cell.unshared"]
+        assert "File too large" in told["reason"]
 
     perform(scene)
 

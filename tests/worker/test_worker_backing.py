@@ -215,3 +215,20 @@ json.dump(mapped("rw-s"), sys.stdout)
         )
         == 0
     )
+
+
+@needs_64_bits
+@pytest.mark.parametrize("mebibytes", [0, 8])
+def test_where_the_kernel_refuses_the_file_all_stays_as_it_was_and_that_is_said(mebibytes: int) -> None:
+    obstacle, shared = printed(f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({mebibytes} << 20, resource.RLIM_INFINITY))
+backing.take_room()
+things = made(1)
+backing.give_back()
+backing.seal()
+in_child(lambda: change(things))
+assert things == made(1)
+json.dump([backing.obstacle, mapped("rw-s")], sys.stdout)
+""")
+    assert (obstacle, shared) == ("[Errno 27] File too large", 0)
