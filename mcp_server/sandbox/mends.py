@@ -52,6 +52,11 @@ _CGROUP = (
     "or as root in a group of its own. Until then a watchdog measures memory, which holds against accidents only."
 )
 
+_CONTAINER_MEMORY = (
+    "Limit what the server is in as a whole: a container by `--memory 8g`, say; in a unit with `Delegate=yes` the "
+    "kernel limits each context. Here a watchdog measures each, which holds against accidents only."
+)
+
 _OLD_KERNEL = "Use Linux {needed} or newer (this is {kernel}), and no filter that refuses the call."
 
 _UNITS_FILTERS = " In a unit of systemd's, RestrictSUIDSGID and DynamicUser are such a filter."
@@ -60,7 +65,6 @@ _FIXED: Mapping[str, str] = {
     "seccomp": "Use a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64, and a 64-bit interpreter.",
     "capabilities": "Remove what keeps this process from giving up capabilities: a filter on capset or prctl.",
     "bubblewrap_capabilities": "Nothing needs it; where namespaces work at all, bwrap is not used.",
-    "memory_group": _CGROUP,
 }
 
 
@@ -85,6 +89,8 @@ def mend(layer: str, error: str, around: Surroundings) -> str:
     if layer in ("pidfd", "openat2"):
         needed = {"pidfd": "5.3", "openat2": "5.6"}[layer]
         return _OLD_KERNEL.format(needed=needed, kernel=around.kernel) + (_UNITS_FILTERS if layer == "openat2" else "")
+    if layer == "memory_group":
+        return _CONTAINER_MEMORY if around.container else _CGROUP
     return _FIXED[layer]
 
 

@@ -65,9 +65,11 @@ def enter(bus: str, own: Path = Path("/proc/self/cgroup"), hierarchy: Path = Pat
 
 def why_not(group: str, hierarchy: Path) -> str:
     """Why this process may not leave its group, as a sentence; empty where it may. Reads the files of the groups."""
+    if "memory" not in _read(hierarchy / "cgroup.controllers").split():
+        return "version 2 has no memory controller here"
     unit = PurePosixPath(group)
     if not _LEAVABLE.fullmatch(unit.name):
-        return f"{unit.name or 'the root'} is no session and no program of a desktop"
+        return "this is no session and no program of a desktop"
     for place in (unit, *unit.parents):
         if _OWNERS.fullmatch(place.name):
             break

@@ -118,7 +118,9 @@ MENDS = [
     ("landlock", Surroundings(kernel="6.8.0-40-generic"), "6.8.0-40-generic"),
     ("landlock", Surroundings(), "lsm="),
     ("openat2", Surroundings(kernel="5.4"), "5.6"),
-    ("memory_group", Surroundings(), "Delegate=yes"),
+    ("openat2", Surroundings(kernel="6.1"), "RestrictSUIDSGID"),
+    ("memory_group", Surroundings(), "systemd-run --user --scope -p Delegate=yes"),
+    ("memory_group", Surroundings(container=True), "--memory 8g"),
 ]
 
 

@@ -96,6 +96,14 @@ class Manager(threading.Thread):
         self.send(jeepney.new_signal(emitter, "JobRemoved", "uoss", body))
 
 
+@pytest.fixture(autouse=True)
+def controllers(tmp_path: Path) -> Path:
+    """Of the hierarchy of version 2 that is at `tmp_path`."""
+    file = tmp_path / "cgroup.controllers"
+    file.write_text("cpu io memory pids\n")
+    return file
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     file = tmp_path / "own"
@@ -196,8 +204,8 @@ def test_without_systemd_there_is_none(own: Path, tmp_path: Path) -> None:
         (SESSION, "memory.max", "max\n", ""),
         (DESKTOP, "cpu.max", "max 100000\n", ""),
         (DESKTOP.replace(".scope", "@1.service"), "", "", ""),
-        ("/system.slice/mcp.service", "", "", "mcp.service is no session and no program of a desktop"),
-        ("/", "", "", "the root is no session and no program of a desktop"),
+        ("/system.slice/mcp.service", "", "", "this is no session and no program of a desktop"),
+        ("/", "", "", "this is no session and no program of a desktop"),
         (SESSION, "memory.max", "1073741824\n", "session-7.scope is limited by memory.max"),
         (DESKTOP, "memory.high", "0\n", "app-gnome-code-4711.scope is limited by memory.high"),
         (DESKTOP, "cpu.max", "50000 100000\n", "app-gnome-code-4711.scope is limited by cpu.max"),
@@ -211,6 +219,13 @@ def test_whoever_is_limited_or_a_service_does_not_leave(
     if file:
         (place / file).write_text(value)
     assert scopes.why_not(group, tmp_path) == reason
+
+
+def test_where_memory_is_not_limited_by_version_2_nothing_is_asked_for(tmp_path: Path, controllers: Path) -> None:
+    controllers.write_text("hugetlb\n")
+    assert scopes.why_not(SESSION, tmp_path) == "version 2 has no memory controller here"
+    controllers.unlink()
+    assert scopes.why_not(SESSION, tmp_path) == "version 2 has no memory controller here"
 
 
 def test_limits_of_slices_count_but_for_those_that_hold_wherever_it_goes(tmp_path: Path) -> None:
