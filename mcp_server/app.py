@@ -7,6 +7,7 @@ from typing import Any
 
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import Server
+from opentelemetry import trace
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -38,7 +39,7 @@ def build_server(service: Service, settings: Settings, texts: Texts, process: st
     prompts = PromptDoor(texts)
     completions = CompletionDoor(service, door.conversation, prompts)
     fresh = CacheHint(ttl_ms=FRESH_MS)
-    return Server(
+    server = Server(
         NAME,
         version=__version__,
         title=TITLE,
@@ -54,6 +55,9 @@ def build_server(service: Service, settings: Settings, texts: Texts, process: st
         on_get_prompt=prompts.get_prompt,
         on_completion=completions.complete,
     )
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        server.middleware.clear()  # the SDK's, which makes a span of each message: nobody would see it
+    return server
 
 
 def build_asgi(
