@@ -11,7 +11,7 @@ from benchmarks.contexts import known
 from benchmarks.effort import Effort
 from benchmarks.engines import Contexts, started
 from benchmarks.measure import Series, one, side_by_side, timed
-from benchmarks.processes import answer_of, available_bytes, descendants, own_bytes, peer
+from benchmarks.processes import answer_of, descendants, held_bytes, own_bytes, peer
 from benchmarks.results import Goal, Row, Section, Unit
 from mcp_server.engine.base import Engine
 from mcp_server.engine.local import LocalEngine
@@ -32,13 +32,13 @@ async def crowd(effort: Effort) -> Section:
     async with started() as lonely, started() as crowded:
         few, many = Contexts(lonely), Contexts(crowded)
         alone = await few.create()
-        before = available_bytes()
+        before = held_bytes()
         made = [await many.create() for _ in range(count)]
         for context_id in made:
             await many.run(context_id, "x = 1")
         await many.settle()
         own = Series(tuple(float(own_bytes(pid)) for pid in worker_pids(crowded, made)))
-        total = before - available_bytes()
+        total = held_bytes() - before
         processes = [own_bytes(pid) for pid in descendants(os.getpid())]
         seen = await side_by_side(
             {

@@ -130,7 +130,10 @@ def resident_bytes(pid: int, field: str = "VmRSS") -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
-def available_bytes() -> int:
-    """Memory that the machine could still give."""
+_HELD = ("AnonPages:", "Shmem:", "SUnreclaim:", "KernelStack:", "PageTables:", "Percpu:")
+
+
+def held_bytes() -> int:
+    """Memory that processes hold, and the kernel for them. What is free also tells of what ended a moment ago."""
     with open("/proc/meminfo", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(_HELD))
