@@ -23,8 +23,16 @@ from mcp_server.sandbox import cgroups
 ANSWER_S = 2.0
 """For all that systemd is asked. It answers within milliseconds; a server that cannot wait starts without."""
 
-_CEILINGS: Mapping[str, str] = {"memory.max": "max", "memory.high": "max", "cpu.max": "max"}
-"""Files of a group that may limit it, and how the value begins that does not."""
+_UNLIMITED: Mapping[str, str] = {
+    "cpu.max": "max ",
+    "cpuset.cpus": "\n",
+    "io.max": "",
+    "memory.high": "max\n",
+    "memory.max": "max\n",
+    "memory.swap.max": "max\n",
+}
+"""Files of a group that may limit it, and how they begin, or what they are, where they do not. Of processes a scope is
+given no more than any other (DefaultTasksMax)."""
 
 _LEAVABLE = re.compile(r".+\.scope|app-.+\.service")
 """Sessions, what terminals and desktops start, and what `systemd-run --scope` does."""
@@ -73,9 +81,9 @@ def why_not(group: str, hierarchy: Path) -> str:
     for place in (unit, *unit.parents):
         if _OWNERS.fullmatch(place.name):
             break
-        for file, unlimited in _CEILINGS.items():
+        for file, unlimited in _UNLIMITED.items():
             value = _read(hierarchy / place.relative_to("/") / file)
-            if value and not value.startswith(unlimited):
+            if value and not (unlimited and value.startswith(unlimited)):
                 return f"{place.name} is limited by {file}"
     return ""
 

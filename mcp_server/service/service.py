@@ -55,6 +55,7 @@ class _Sandbox:
     """What one conversation owns; a context outside of any conversation has one to itself.
 
     ``kept``: it was opened, and stays, with its files, until it is closed. ``envs`` are of every context made in it.
+    ``making`` makes the default context, for all who ask for it meanwhile, and goes on when their calls are cancelled.
     """
 
     sandbox_id: str
@@ -64,7 +65,7 @@ class _Sandbox:
     envs: Mapping[str, str] = field(default_factory=lambda: NO_ENVS)
     contexts: dict[str, LiveContext] = field(default_factory=dict)
     default: LiveContext | None = None
-    creating: asyncio.Lock = field(default_factory=asyncio.Lock)
+    making: asyncio.Task[LiveContext] | None = None
     coming: int = 0
 
 
@@ -288,10 +289,11 @@ class Service:
                 f"A new context was made for this call. To go on in it, pass context_id={context.info.context_id!r}."
             ]
         sandbox = self._sandbox(call.conversation)
-        async with sandbox.creating:
-            if sandbox.default is None:
-                return await self._create(sandbox, default=True), []
+        if sandbox.default is not None:
             return sandbox.default, []
+        if sandbox.making is None or sandbox.making.done():
+            sandbox.making = self._begin_creating(sandbox, default=True)
+        return await asyncio.shield(sandbox.making), []
 
     def _find(self, conversation: Conversation, context_id: str) -> LiveContext:
         context = self._contexts.get(context_id)
@@ -307,10 +309,18 @@ class Service:
             sandbox = self._conversations[conversation] = _Sandbox(_new_sandbox_id(), conversation)
         return sandbox
 
-    async def _create(
+    async def _create(self, sandbox: _Sandbox, cwd: str = "", envs: Mapping[str, str] = NO_ENVS) -> LiveContext:
+        task = self._begin_creating(sandbox, cwd, envs)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:  # nobody will ever know its handle
+            task.add_done_callback(self._remove_made)
+            raise
+
+    def _begin_creating(
         self, sandbox: _Sandbox, cwd: str = "", envs: Mapping[str, str] = NO_ENVS, *, default: bool = False
-    ) -> LiveContext:
-        """Make a context in a task of its own, so that a cancelled call leaves nothing half made."""
+    ) -> asyncio.Task[LiveContext]:
+        """Make a context in a task of its own: a cancelled call leaves nothing half made. Raises LimitReached."""
         principal = sandbox.conversation.principal
         check_room_for_context(
             self._limits,
@@ -321,15 +331,9 @@ class Service:
         sandbox.coming += 1
         self._coming += 1
         self._of_principal[principal] += 1
-        task = self._errand(
+        return self._errand(
             self._create_now(sandbox, ContextSpec(sandbox.sandbox_id, cwd, {**sandbox.envs, **envs}), default)
         )
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not default:  # nobody will ever know its handle
-                task.add_done_callback(self._remove_made)
-            raise
 
     async def _create_now(self, sandbox: _Sandbox, spec: ContextSpec, default: bool) -> LiveContext:
         late = LateOutput()

@@ -209,6 +209,10 @@ def test_without_systemd_there_is_none(own: Path, tmp_path: Path) -> None:
         (SESSION, "memory.max", "1073741824\n", "session-7.scope is limited by memory.max"),
         (DESKTOP, "memory.high", "0\n", "app-gnome-code-4711.scope is limited by memory.high"),
         (DESKTOP, "cpu.max", "50000 100000\n", "app-gnome-code-4711.scope is limited by cpu.max"),
+        (DESKTOP, "cpuset.cpus", "\n", ""),
+        (DESKTOP, "cpuset.cpus", "0-1\n", "app-gnome-code-4711.scope is limited by cpuset.cpus"),
+        (DESKTOP, "io.max", "", ""),
+        (DESKTOP, "io.max", "8:0 rbps=1048576\n", "app-gnome-code-4711.scope is limited by io.max"),
     ],
 )
 def test_whoever_is_limited_or_a_service_does_not_leave(

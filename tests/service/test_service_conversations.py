@@ -135,6 +135,25 @@ async def test_a_context_that_is_being_made_when_its_conversation_closes_does_no
     assert await service.list_contexts(ANN) == []
 
 
+async def test_the_default_context_that_a_cancelled_call_began_is_that_of_the_next_call(
+    service: Service, engine: WatchedEngine
+) -> None:
+    engine.may_create.clear()
+    cancelled = asyncio.create_task(service.run(RunCall(ANN, "hello")))
+    await engine.creating.wait()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    calls = [asyncio.create_task(service.run(RunCall(ANN, "hello"))) for _ in range(2)]
+    for _ in range(10):  # time enough to begin another one
+        await asyncio.sleep(0)
+    engine.may_create.set()
+    reports = [await call for call in calls]
+    assert [report.record["run"] for report in reports] == [1, 2]
+    assert len(await service.list_contexts(ANN, with_default=True)) == 1
+    assert await service.list_contexts(ANN) == []
+
+
 async def test_the_envs_of_a_conversation_are_in_every_context_of_it(service: Service) -> None:
     service.open_conversation(ANN, {"COLOUR": "red"})
     assert (await stream(service, "colour")).result == "'red'"
