@@ -25,6 +25,7 @@ import pytest
 from mcp_server.sandbox import launch
 from mcp_server.sandbox.cell import Cell, Spawned, WorkerExit
 from mcp_server.sandbox.policy import CellPlan, Tier, environment_for
+from mcp_server.worker import confine, linux
 
 ORDINARY_UID = 64_321
 """Nobody's on any machine that follows the usual allocation."""
@@ -163,10 +164,19 @@ async def enter(cell: Cell, sandbox: str = "sandbox", directory: str = "") -> Pl
 Scene = Callable[[Stage], Coroutine[Any, Any, None]]
 
 
+def landlock_suffices() -> bool:
+    try:
+        return linux.landlock_abi() >= confine.NEEDED_LANDLOCK_ABI
+    except OSError:  # not built in, or turned off
+        return False
+
+
 def require_tier(tier: Tier, ordinary_user: bool) -> None:
     """Skip where the tier cannot be had, or nobody can become another user."""
     if ordinary_user and os.geteuid() != 0:
         pytest.skip("only root can become another user")
+    if tier is Tier.STANDARD and not landlock_suffices():
+        pytest.skip("this kernel's Landlock is older than ABI 6")
     if tier is Tier.STRONG_CELL and shutil.which("bwrap") is None:
         pytest.skip("bwrap is not installed")
     if tier is Tier.STRONG_CELL and os.geteuid() == 0 and not ordinary_user:
