@@ -184,7 +184,7 @@ def _state_dir(settings: Settings, tier: Tier) -> Path:
     place = user_dirs.state_dir()
     if place is not None:
         return place
-    if tier is Tier.STRONG:  # whose files are in memory
+    if tier is Tier.STRONG:  # its files are in memory: nothing is ever made there
         return Path(os.devnull)
     raise SetupFailed("This user has no home directory: give --state-dir, a directory for the files of contexts.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mcp_server.errors import SetupFailed
 
-NAME = "mcp-code-interpreter"
+_NAME = "mcp-code-interpreter"
 
 
 def config_dir() -> Path | None:
@@ -31,8 +31,8 @@ def expanded(path: str) -> Path:
 def _place(variable: str, *below_home: str) -> Path | None:
     base = os.environ.get(variable, "")
     if os.path.isabs(base):
-        return Path(base, NAME)
+        return Path(base, _NAME)
     try:
-        return Path.home().joinpath(*below_home, NAME)
+        return Path.home().joinpath(*below_home, _NAME)
     except RuntimeError:
         return None
