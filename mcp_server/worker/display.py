@@ -53,11 +53,15 @@ class Display:
         self._channel.show_with_next(_encode(shown, is_result=True))
 
     def finish(self) -> None:
-        """The code has ended, well or not: show what it left open."""
+        """The code has ended, well or not: show what it left open. Raises only what is no `Exception`: an interrupt."""
         try:
             self.show_open_figures()
-        except Exception as trouble:  # the drawing code's own; the run's ending must not be lost to it
+        except BaseException as trouble:  # the drawing code's own; the run's ending must not be lost to it
             print("figures could not be shown: %s" % plaintext.own_text(trouble), file=sys.stderr)  # noqa: T201
+            if not isinstance(trouble, Exception):
+                raise
+        finally:  # what takes for ever to draw would do so in each run from now on
+            figures.close_figures()
 
     def show_open_figures(self) -> None:
         """Show the figures that pyplot holds open, in order, each once, and close them."""

@@ -32,6 +32,9 @@ _METHODS = (
     ("application/json", "_repr_json_"),
 )
 _LONGEST_MIME = 100
+_LONGEST_NAME = 100
+_MOST_FORMS = 50
+"""Of one value; the host takes a few more."""
 
 
 class Form(NamedTuple):
@@ -134,7 +137,7 @@ def _rich(value: object, tally: Tally, notes: list[str]) -> list[Form]:
     if isinstance(value, type):
         return []
     kind = type(value)
-    what = kind.__name__
+    what = plaintext.cut(kind.__name__, _LONGEST_NAME)
     bundler: Any = getattr(kind, "_repr_mimebundle_", None)
     if bundler is not None:
         bundle = _called("_repr_mimebundle_", lambda: bundler(value, include=None, exclude=None), notes)
@@ -166,20 +169,31 @@ def _called(name: str, method: Any, notes: list[str]) -> Any:
 def _of_bundle(bundle: Any, what: str, tally: Tally, notes: list[str]) -> list[Form]:
     found: list[Form] = []
     room = _MOST_BYTES
-    for mime, value in bundle.items():
+    for number, (mime, value) in enumerate(bundle.items()):
+        if number == _MOST_FORMS:
+            notes.append("[of this value's forms only %d are looked at]" % _MOST_FORMS)
+            break
         if not isinstance(mime, str) or not mime.isascii() or len(mime) > _LONGEST_MIME or "/" not in mime:
             continue
-        data = _bytes(mime, value)
-        if data is None:
-            notes.append("[%s left out: it cannot be encoded]" % mime)
-        elif mime in _IMAGES:
-            found += _fitted(mime, data, what, tally, notes)
-        elif len(data) > min(room, _MOST_FORM_BYTES):
-            notes.append("[%s of %s bytes left out: too large]" % (mime, format(len(data), ",")))
-        else:
-            found.append(Form(mime, data, "%s as %s" % (what, mime) if what and mime != TEXT else ""))
-            room -= len(data)
+        for form in _entry_forms(mime, value, what, tally, notes):
+            most = room if form.mime.startswith(_IMAGES) else min(room, _MOST_FORM_BYTES)
+            if len(form.data) > most:
+                notes.append("[%s of %s bytes left out: too large]" % (form.mime, format(len(form.data), ",")))
+            else:
+                found.append(form)
+                room -= len(form.data)
     return found
+
+
+def _entry_forms(mime: str, value: Any, what: str, tally: Tally, notes: list[str]) -> list[Form]:
+    """Of one entry of a bundle; an image may have its original beside it."""
+    data = _bytes(mime, value)
+    if data is None:
+        notes.append("[%s left out: it cannot be encoded]" % mime)
+        return []
+    if mime in _IMAGES:
+        return _fitted(mime, data, what, tally, notes)
+    return [Form(mime, data, "%s as %s" % (what, mime) if what and mime != TEXT else "")]
 
 
 def _fitted(mime: str, data: bytes, what: str, tally: Tally, notes: list[str]) -> list[Form]:

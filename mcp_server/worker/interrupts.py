@@ -41,17 +41,20 @@ class Interrupts:
         self._shields = 0
         self._remembered: set[int] = set()
         self._held: dict[int, Any] = {}
+        # Told apart from the user's handlers by `is`: their `==` would be the user's code.
+        self._interrupt: Callable[..., None] = self._on_sigint
+        self._remember: Callable[..., None] = self._on_signal_held
         self.divert: Callable[[FrameType | None], bool] | None = None
         """Asked before an interrupt is raised; answers True where it will make the code stop in its own way."""
 
     def take_over(self) -> None:
         """Be the handler of SIGINT from now on, ignoring it until a run begins."""
-        _setsignal(_SIGINT, self._on_sigint)
+        _setsignal(_SIGINT, self._interrupt)
 
     def begin(self) -> None:
         """A run starts: interrupts count, and handlers that user code set in an earlier run act again."""
         _sigmask(_UNBLOCK, (_SIGINT,))
-        _setsignal(_SIGINT, self._on_sigint)
+        _setsignal(_SIGINT, self._interrupt)
         self._remembered.discard(_SIGINT)
         self._armed = True
         self._release()
@@ -63,7 +66,7 @@ class Interrupts:
                 self._armed = False
                 self.divert = None
                 self._hold()
-                _setsignal(_SIGINT, self._on_sigint)
+                _setsignal(_SIGINT, self._interrupt)
             except BaseException:  # noqa: S112  (a handler of the user's, or the last interrupt of the run)
                 continue
             return
@@ -86,20 +89,20 @@ class Interrupts:
         elif self.divert is None or not self.divert(frame):
             raise KeyboardInterrupt
 
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal_held(self, number: int, _frame: FrameType | None) -> None:
         self._remembered.add(number)
 
     def _hold(self) -> None:
         for number in _HOLDABLE:
             handler = _getsignal(number)
-            if callable(handler) and handler not in (self._on_sigint, self._remember):
+            if callable(handler) and handler is not self._interrupt and handler is not self._remember:
                 self._held[number] = handler
                 _setsignal(number, self._remember)
 
     def _release(self) -> None:
         while self._held:
             number, handler = self._held.popitem()
-            if _getsignal(number) == self._remember:
+            if _getsignal(number) is self._remember:
                 _setsignal(number, handler)
         while self._remembered:
             _send_signal(_process_id(), self._remembered.pop())

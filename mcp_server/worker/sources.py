@@ -20,6 +20,8 @@ class SourceStore:
     def keep(self, filename: str, source: str) -> None:
         """Let `filename` stand for `source`. The newest cell is kept whatever its size."""
         lines = [line + "\n" for line in source.split("\n")]  # `splitlines` knows more line ends than Python's grammar
+        if not isinstance(linecache.cache, dict):  # the user's code may do with it what it likes, but in its own runs
+            linecache.cache = {}
         # A modification time of None keeps linecache.checkcache from looking for a file of that name.
         linecache.cache[filename] = (len(source), None, lines, filename)
         self._kept.append((filename, len(source)))

@@ -16,6 +16,8 @@ globals()["__builtins__"] = dict(vars(builtins))
 _MOST_MESSAGE_CHARS = 4_000
 """A report gives about 9,000 characters to everything; the message is what may never be lost from it."""
 
+_MOST_NAME_CHARS = 300
+
 _MOST_CHARS = 256 * 1024
 """Escaped to ASCII at its worst (twelve bytes for a character) this still fits a frame's header."""
 
@@ -54,7 +56,7 @@ def describe(error: BaseException) -> Failure:
 
 
 def _plain(kind: type[BaseException], trouble: BaseException) -> Failure:
-    name = str(type.__getattribute__(kind, "__name__"))
+    name = _short(str(type.__getattribute__(kind, "__name__")))
     message = "(the error could not be described: %s was raised)" % type.__getattribute__(type(trouble), "__name__")
     return Failure(name, message, _last_line(name, message))
 
@@ -164,7 +166,11 @@ def _grouped(error: BaseException) -> tuple[BaseException, ...]:
 def _name(error: BaseException) -> str:
     kind = type(error)
     module = kind.__module__
-    return kind.__qualname__ if module in ("builtins", "__main__") else "%s.%s" % (module, kind.__qualname__)
+    return _short(kind.__qualname__ if module in ("builtins", "__main__") else "%s.%s" % (module, kind.__qualname__))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MOST_NAME_CHARS else name[:_MOST_NAME_CHARS] + "…"
 
 
 def _head(error: BaseException, with_hint: bool = False) -> tuple[str, str]:

@@ -131,3 +131,23 @@ def test_a_figure_keeps_its_canvas_its_size_and_its_resolution(plotting: tuple[W
         "figure.canvas is before, figure.dpi, tuple(map(float, figure.get_size_inches()))"
     )
     assert seen.result == "(True, 100.0, (6.4, 4.8))"
+
+
+SLOW = (
+    "import time\nimport matplotlib.pyplot as plt\n"
+    "class Slow(plt.Figure):\n"
+    "    def draw(self, renderer):\n        print('ready', flush=True)\n        time.sleep(1000)\n"
+    "plt.figure(FigureClass=Slow)\n"
+)
+
+
+@pytest.mark.parametrize("ending", ["None", "plt.show()", "plt.gcf()"], ids=["left open", "shown", "the result"])
+def test_a_figure_whose_drawing_was_interrupted_is_not_drawn_again(
+    plotting: tuple[WorkerProcess, Path], ending: str
+) -> None:
+    process, _ = plotting
+    interrupted = process.interrupt_when(SLOW + ending)
+    assert interrupted.error["name"] == "KeyboardInterrupt"
+    assert interrupted.stdout.count(b"ready") == 1
+    after = process.run("plt.get_fignums()")
+    assert (after.result, after.stdout) == ("[]", b"")

@@ -120,6 +120,17 @@ def test_a_signal_held_back_between_runs_is_delivered_in_the_next(worker: Worker
     assert worker.run("got").result == f"[{int(signal.SIGUSR1)}]"
 
 
+def test_a_handler_that_cannot_be_compared_ends_no_run(worker: WorkerProcess) -> None:
+    run = worker.run(
+        "import os, signal\ngot = []\nclass Handler:\n    def __call__(self, number, frame): got.append(number)\n"
+        "    def __eq__(self, other): raise ValueError\n    __hash__ = None\n"
+        "signal.signal(signal.SIGUSR1, Handler())\nNone"
+    )
+    assert run.status == "ok"
+    os.kill(worker.process.pid, signal.SIGUSR1)
+    assert worker.run("got").result == f"[{int(signal.SIGUSR1)}]"
+
+
 def test_blocking_the_signal_lasts_for_one_run(worker: WorkerProcess) -> None:
     worker.run("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\nNone")
     assert worker.interrupt_when("print('ready')\nwhile True: pass").error["name"] == "KeyboardInterrupt"

@@ -10,6 +10,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from mcp_server.engine.turn import MAX_PARTS
 from tests.worker.worker_process import Run, Shown, WorkerProcess
 
 
@@ -141,6 +142,38 @@ def test_a_strange_value_is_shown_as_text_and_says_what_failed(shared: WorkerPro
     shown = only(shared.run(code))
     assert shown.text.startswith(text)
     assert shown.order == ["text/plain"]
+
+
+@pytest.mark.parametrize("count", [200, 10**6, None], ids=["many", "a million", "without end"])
+def test_of_many_forms_as_many_are_shown_as_the_host_takes(shared: WorkerProcess, count: int | None) -> None:
+    entries = f"(('text/x%d' % n, 'x') for n in {'itertools.count()' if count is None else f'range({count})'})"
+    shown = only(
+        shared.run(
+            "import itertools\n"
+            f"class Many(dict):\n    def items(self): return {entries}\n"
+            "class V:\n    def _repr_mimebundle_(self, **o): return Many(a=1)\n    def __repr__(self): return 'v'\nV()"
+        )
+    )
+    assert shown.text == "v\n[of this value's forms only 50 are looked at]"
+    assert len(shown.order) == 51 <= MAX_PARTS
+
+
+def test_forms_that_are_too_large_together_are_left_out_from_the_end(shared: WorkerProcess) -> None:
+    shown = only(
+        shared.run(
+            "class V:\n"
+            "    def _repr_mimebundle_(self, **o): return {f'text/{n}': 'x' * 7_000_000 for n in range(6)}\n"
+            "    def __repr__(self): return 'v'\nV()"
+        )
+    )
+    assert shown.order == ["text/plain", "text/0", "text/1", "text/2", "text/3"]
+    assert shown.text.count("of 7,000,000 bytes left out: too large]") == 2
+
+
+def test_the_name_of_a_values_class_is_bounded_where_it_describes_a_form(shared: WorkerProcess) -> None:
+    shown = only(shared.run("type('N' * 20_000_000, (), {'_repr_html_': lambda v: 'h', '__repr__': lambda v: 'v'})()"))
+    assert shown.parts["text/html"] == b"h"
+    assert len(shown.alts["text/html"]) < 200
 
 
 TABLES: dict[str, tuple[str, list[str], list[str]]] = {
