@@ -13,6 +13,9 @@ Subject = Callable[[], Awaitable[float]]
 """Does what is measured once, and gives what it took: seconds, or another quantity of the row's unit."""
 
 
+IN_A_ROW = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """What one subject took in each round, in order."""
@@ -76,6 +79,18 @@ def timed(work: Callable[[], Awaitable[object]]) -> Subject:
 
     async def subject() -> float:
         return await seconds(work())
+
+    return subject
+
+
+def in_a_row(work: Callable[[], Awaitable[object]], times: int = IN_A_ROW) -> Subject:
+    """The subject that takes as long as one of so many on end, their mean: with warm caches, nothing else between."""
+
+    async def subject() -> float:
+        began = time.perf_counter()
+        for _ in range(times):
+            await work()
+        return (time.perf_counter() - began) / times
 
     return subject
 

@@ -14,7 +14,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from benchmarks.effort import Effort
 from benchmarks.engines import BARE, Contexts, started
-from benchmarks.measure import Series, Subject, side_by_side, timed, timed_call
+from benchmarks.measure import IN_A_ROW, Series, Subject, in_a_row, side_by_side, timed, timed_call
 from benchmarks.memory import worker_pids
 from benchmarks.processes import answer_of, kept_on, listening, on_socket, peer, server
 from benchmarks.results import Goal, Row, Section, Unit
@@ -80,12 +80,26 @@ async def engine_level(effort: Effort) -> Section:
                 rounds,
                 warm_up=50,
             )
+            rows_of = await side_by_side(
+                {
+                    "run": in_a_row(lambda: contexts.run(across, "1+1")),
+                    "trip": in_a_row(far_trip.once),
+                },
+                rounds // IN_A_ROW,
+            )
             plain = plain_asyncio(rounds, there)
     kernel = Series(tuple((await answer_of(peer("ipython_kernel", "1", str(effort.of(100, 20)))))["run_s"]))
     trips = {"round trip, uvloop": seen["trip across"], "round trip, asyncio": plain, "round trip, raw": seen["raw"]}
     goal = Goal(most=0.000_15, most_times=2)
     rows = [
         Row("`1+1`, engine", Unit.SECONDS, seen["run across"], goal, {**trips, "ipykernel": kernel}),
+        Row(
+            f"`1+1`, engine, {IN_A_ROW} in a row",
+            Unit.SECONDS,
+            rows_of["run"],
+            goal,
+            {f"round trip, uvloop, {IN_A_ROW} in a row": rows_of["trip"]},
+        ),
         Row(
             "`1+1`, engine, its worker on the server's processor",
             Unit.SECONDS,
