@@ -195,7 +195,7 @@ class Streams:
         for stream in (self.stdout, self.stderr):
             try:
                 stream.settle()
-            except (OSError, ValueError):  # the descriptor is closed; the stream is closed or detached
+            except Exception:  # the descriptor is closed; the stream is closed or detached; its methods are the user's
                 done = False
         return done
 

@@ -117,6 +117,8 @@ SPOILERS = {
     "descriptor redirected": "fd = os.open('/dev/null', os.O_WRONLY); os.dup2(fd, 1); os.dup2(fd, 2)",
     "descriptor does not block": "os.set_blocking(1, False); os.set_blocking(2, False)",
     "reconfigured": "sys.stdout.reconfigure(line_buffering=False, write_through=False); print('kept back')",
+    "a method of it replaced": "sys.stdout.flush = sys.stderr.settle = lambda: 1 / 0",
+    "a method of its class removed": "del type(sys.stdout).settle",
     "only the descriptors of a child": "subprocess.run('exec 1>&- 2>&-', shell=True)",
 }
 
