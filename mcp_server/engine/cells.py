@@ -13,6 +13,7 @@ from mcp_server.errors import EngineUnavailable, SetupFailed
 from mcp_server.sandbox.cell import Cell
 from mcp_server.sandbox.limits import MemoryKeeper, Unlimited
 from mcp_server.sandbox.spares import Spares
+from mcp_server.shielding import shielded
 
 SPARE_CELLS = 1
 """Where each sandbox has a cell of its own: ready for the next one, as starting a cell starts an interpreter."""
@@ -71,9 +72,9 @@ class Cells:
             if cell is not None:
                 return cell
             if not self._shared:
-                return await asyncio.shield(self._come(sandbox_id))
+                return await shielded(self._come(sandbox_id))
             if self._newest is None:
-                await asyncio.shield(self._come(FOR_ALL))
+                await shielded(self._come(FOR_ALL))
             elif self._is_crowded():
                 await self._generations.warmed()
             else:

@@ -14,6 +14,7 @@ from mcp_server.sandbox.cell import Cell
 from mcp_server.sandbox.changes import Changes, Usage, find_changes, is_unchanged, moment_ns, usage
 from mcp_server.sandbox.files import FileRefused, read_whole_file, regular_file
 from mcp_server.sandbox.outputs import OutputQuota, RunOutputs
+from mcp_server.shielding import shielded
 
 TINY_RUN_S = 0.05
 FEW_ENTRIES = 64
@@ -63,7 +64,7 @@ class SandboxFiles:
             return opening.result()
         if opening is None or opening.done():
             opening = self._work_fd = asyncio.get_running_loop().create_task(self.cell.open_work(self._sandbox_id))
-        return await asyncio.shield(opening)
+        return await shielded(opening)
 
 
 def _close_result(opened: asyncio.Task[int]) -> None:

@@ -26,6 +26,7 @@ from mcp_server.sandbox.places import OutputPlaces
 from mcp_server.sandbox.policy import FIRST_CELL_UID, OWN_VIEW, CellPlan, Tier, worker_plan
 from mcp_server.sandbox.spares import Spares
 from mcp_server.sandbox.workers import HostedWorker, Prepared, Spawned, WorkerEnds, WorkerExit, pid_of
+from mcp_server.shielding import shielded
 from mcp_server.worker import frames
 
 END_TIMEOUT_S = 10.0
@@ -113,7 +114,7 @@ class Cell:
         self._channel.send({"op": "begin", **own, **worker_plan(self.plan)})
         try:
             async with asyncio.timeout(self.plan.start_timeout_s):
-                self.warmth = await asyncio.shield(self._ready)
+                self.warmth = await shielded(self._ready)
         except TimeoutError:
             self._zygote.kill()
             await self.close()
@@ -389,7 +390,7 @@ class Cell:
         try:
             outputs = self._make_spare_outputs(worker_id)
             channel.send({"op": "prepare", "worker": worker_id, "outputs": outputs}, ends.theirs)
-            pidfd = await asyncio.shield(worker.born)
+            pidfd = await shielded(worker.born)
             prepared = Prepared(worker_id, worker, ends, pidfd, pid_of(pidfd))
         except BaseException:
             ends.close_ours()

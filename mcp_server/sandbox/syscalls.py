@@ -145,7 +145,7 @@ ALLOWED = (
         "accept accept4 getpeername getsockname getsockopt recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto "
         "setsockopt shutdown",
     ),
-    Group("Called by the kernel's own trampoline where the host traces a library.", "uretprobe"),
+    Group("Called by the kernel's own trampoline where the host traces a library.", "uprobe uretprobe"),
 )
 
 BY_NAMESPACE = (
@@ -226,7 +226,7 @@ ABSENT = (
         "Its mode lies in memory, where no filter sees it, and could make a set-user-id program. Programs use openat.",
         "openat2",
     ),
-    Group("New calls on inode flags; wait until programs need them.", "file_getattr file_setattr"),
+    Group("New calls; they wait until programs need them.", "file_getattr file_setattr listns rseq_slice_yield"),
 )
 """ENOSYS in both."""
 

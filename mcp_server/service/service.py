@@ -41,6 +41,7 @@ from mcp_server.service.limits import (
 from mcp_server.service.observer import Observers, ServiceObserver, ToldRefusals
 from mcp_server.service.progress import ProgressMeter
 from mcp_server.service.run import Run
+from mcp_server.shielding import shielded
 
 _log = structlog.get_logger(__name__)
 
@@ -293,7 +294,7 @@ class Service:
             return sandbox.default, []
         if sandbox.making is None or sandbox.making.done():
             sandbox.making = self._begin_creating(sandbox, default=True)
-        return await asyncio.shield(sandbox.making), []
+        return await shielded(sandbox.making), []
 
     def _find(self, conversation: Conversation, context_id: str) -> LiveContext:
         context = self._contexts.get(context_id)
@@ -312,7 +313,7 @@ class Service:
     async def _create(self, sandbox: _Sandbox, cwd: str = "", envs: Mapping[str, str] = NO_ENVS) -> LiveContext:
         task = self._begin_creating(sandbox, cwd, envs)
         try:
-            return await asyncio.shield(task)
+            return await shielded(task)
         except asyncio.CancelledError:  # nobody will ever know its handle
             task.add_done_callback(self._remove_made)
             raise

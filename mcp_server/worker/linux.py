@@ -111,6 +111,7 @@ class _LandlockRuleset(ctypes.Structure):
 
 class _LandlockPathBeneath(ctypes.Structure):
     _pack_ = 1
+    _layout_ = "ms"  # the only one for packed structures, and from Python 3.14 on to be named
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 

@@ -35,6 +35,7 @@ class Post:
         self._channel = Channel(self._interrupts)
         self._streams = Streams()
         self._blas = rebirth.BlasThreads()
+        rebirth.prepare_multiprocessing()
         self._context = Context(self._channel, self._streams, self._interrupts, self._blas)
         faulthandler.enable(file=2, all_threads=False)
 

@@ -86,18 +86,21 @@ def _renewal_of_numpy(generators: Any) -> Callable[[], object]:
     return write_state
 
 
-def renew_multiprocessing() -> None:
-    """Let children start with a key that other contexts do not know.
+def prepare_multiprocessing() -> None:
+    """Where children can be made: from Python 3.14 on a server makes them, which does not know the functions of a cell.
 
-    From Python 3.14 on, children are made by a server that does not know the functions of a cell: here they are
-    forked, as before.
+    Here they are forked, as before.
     """
-    process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        process.current_process().authkey = os.urandom(_AUTHKEY_BYTES)
     if sys.version_info >= (3, 14):
         context = importlib.import_module("multiprocessing.context")
         context._default_context._default_context = context._concrete_contexts["fork"]  # noqa: SLF001
+
+
+def renew_multiprocessing() -> None:
+    """Let children start with a key that other contexts do not know."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.current_process().authkey = os.urandom(_AUTHKEY_BYTES)
 
 
 def start_children_here() -> None:

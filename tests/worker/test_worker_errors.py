@@ -218,7 +218,10 @@ HOSTILE = {
     "source with a NUL": ("x = 1\x00", "null bytes"),
     "source with a lone surrogate": ("x = '\ud800'", "surrogates not allowed"),
     "source nested too deep": ("(" * 10_000 + ")" * 10_000, "too many nested parentheses"),
-    "a deep recursion in C": ("x = []\nfor _ in range(100_000): x = [x]\nrepr(x)", "recursion"),
+    "a deep recursion in C": (
+        "x = []\nfor _ in range(100_000): x = [x]\nrepr(x)",
+        "while getting the repr of an object",
+    ),
     "a memory error": ("x = bytearray(2 ** 62)", ""),
     "an error of linecache": ("import linecache\nlinecache.getline = None\nraise ValueError('v')", "v"),
 }
