@@ -87,7 +87,7 @@ def start_zygote(plan: CellPlan, control_fd: int) -> Interpreter:
         entry = "builder:main" if plan.tier is Tier.STRONG else "bubble:main"
         own = command(sys.executable, entry, argument, flags=OWN_FLAGS)
         return start(own, {}, (control_fd,))
-    return start(command(plan.python, "zygote:main", argument), plan.environment, (control_fd,))
+    return start(command(plan.python, "start:main", argument), plan.environment, (control_fd,))
 
 
 def building_plan(plan: CellPlan, control_fd: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def building_plan(plan: CellPlan, control_fd: int) -> dict[str, Any]:
     return {
         "python": plan.python,
         "worker_dir": os.fspath(WORKER_DIR),
-        "command": command(plan.python, "zygote:main", str(control_fd), WORKER_DIR_INSIDE),
+        "command": command(plan.python, "start:main", str(control_fd), WORKER_DIR_INSIDE),
         "environment": dict(plan.environment),
         "outputs_bytes": plan.limits.outputs_bytes,
         "disk_bytes": plan.limits.disk_bytes,

@@ -3,7 +3,7 @@
 The host imports `frames` from here and nothing else. Where to look:
 
     the wire                frames                   both sides; its last section is the zygote's
-    the cell                zygote                   forks workers, hears of their ends, never runs user code
+    the cell                start, zygote            forks workers, hears of their ends, never runs user code
                             preload, packing, backing, mappings, packets, reaping, statedir, trees
                             plain, rooms, oneroom    how workers are housed, one module for each kind of tier
       built by              builder, bubble          namespaces, or bubblewrap

@@ -14,9 +14,6 @@ from typing import Any, Callable, Dict, List
 
 SPARED = ("threading", "logging", "concurrent.futures.thread", "random")
 
-_THREADING_RENEWS_MORE_FROM = (3, 13)
-"""Handles of the operating system too: there all hooks are done in every fork."""
-
 _MOMENTS = ("before", "after_in_parent", "after_in_child")
 
 _kept: List[Dict[str, Callable[[], object]]] = []
@@ -26,9 +23,8 @@ _in_worker = False
 
 def keep() -> None:
     """From now on, keep here what those modules register as they are imported. `leave` ends it."""
-    if sys.version_info < _THREADING_RENEWS_MORE_FROM:
-        _register(**{moment: functools.partial(_do, moment) for moment in _MOMENTS})
-        os.register_at_fork = _keep_or_register  # type: ignore[assignment]  # it takes the same
+    _register(**{moment: functools.partial(_do, moment) for moment in _MOMENTS})
+    os.register_at_fork = _keep_or_register  # type: ignore[assignment]  # it takes the same
 
 
 def leave() -> None:

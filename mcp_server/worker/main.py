@@ -35,7 +35,7 @@ class Post:
         self._channel = Channel(self._interrupts)
         self._streams = Streams()
         self._blas = rebirth.BlasThreads()
-        rebirth.prepare_multiprocessing()
+        self._identity = rebirth.Identity()
         self._context = Context(self._channel, self._streams, self._interrupts, self._blas)
         faulthandler.enable(file=2, all_threads=False)
 
@@ -47,7 +47,7 @@ class Post:
         """
         self._interrupts.take_over()
         self._channel.open(control)
-        rebirth.renew_multiprocessing()
+        self._identity.renew()
         rebirth.reseed(random_seed)
         self._streams.open(control.fileno())
         self._context.begin()

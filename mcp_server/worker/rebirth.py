@@ -86,21 +86,33 @@ def _renewal_of_numpy(generators: Any) -> Callable[[], object]:
     return write_state
 
 
-def prepare_multiprocessing() -> None:
-    """Where children can be made: from Python 3.14 on a server makes them, which does not know the functions of a cell.
+class Identity:
+    """What `threading` and `multiprocessing` know of their process: made in the zygote, renewed in each fork.
 
-    Here they are forked, as before.
+    Where it lies is found out beforehand: on the way to it are pages that are shared.
     """
-    if sys.version_info >= (3, 14):
-        context = importlib.import_module("multiprocessing.context")
-        context._default_context._default_context = context._concrete_contexts["fork"]  # noqa: SLF001
+
+    def __init__(self) -> None:
+        threading: Any = sys.modules.get("threading")
+        self._main_thread = None if threading is None else threading.main_thread()
+        if sys.version_info >= (3, 14):
+            _fork_children()
+        process: Any = sys.modules.get("multiprocessing.process")
+        self._settings = None if process is None else process.current_process()._config  # noqa: SLF001
+        self._make_key: Any = getattr(process, "AuthenticationString", None)
+
+    def renew(self) -> None:
+        """The main thread gets its number in this process, and children a key that other contexts do not know."""
+        if self._main_thread is not None:
+            self._main_thread._native_id = os.getpid()  # noqa: SLF001  (`threading` itself does so from Python 3.13 on)
+        if self._settings is not None:
+            self._settings["authkey"] = self._make_key(os.urandom(_AUTHKEY_BYTES))
 
 
-def renew_multiprocessing() -> None:
-    """Let children start with a key that other contexts do not know."""
-    process: Any = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        process.current_process().authkey = os.urandom(_AUTHKEY_BYTES)
+def _fork_children() -> None:
+    """From Python 3.14 on, children are made by a server that does not know the functions of a cell; here as before."""
+    context = importlib.import_module("multiprocessing.context")
+    context._default_context._default_context = context._concrete_contexts["fork"]  # noqa: SLF001
 
 
 def start_children_here() -> None:

@@ -20,7 +20,7 @@ from .rooms import WORK, Rooms
 
 
 def main(control_fd: str) -> NoReturn:
-    """The entry of the process that the host started; it ends the process."""
+    """Be the zygote of the host that has the other end of this socket; ends the process."""
     control = socket.socket(fileno=int(control_fd))
     control.set_inheritable(False)
     plan, _ = packets.receive(control)
@@ -33,7 +33,6 @@ def main(control_fd: str) -> NoReturn:
     _raise_open_files()
     burying = undertaker.start(control) if plan["rooms"] else None
     room_builder = nursery.start(plan, control, burying) if burying is not None else None
-    forkhooks.keep()
     try:
         from . import preload  # not before: what it imports would cost each room 80 page faults
 

@@ -183,3 +183,10 @@ async def test_forks_of_a_context_repair_what_its_threads_leave_behind(warm_benc
     outcome, heard = await bench.run(FORKED)
     assert outcome.status is Status.OK, outcome.error
     assert heard.result() == "(1, True, True, [8, 9], 'posix')"
+
+
+@pytest.mark.anyio
+async def test_the_main_thread_of_a_context_knows_its_number(warm_bench: tuple[Bench, Cell]) -> None:
+    bench, _ = warm_bench
+    _, heard = await bench.run("import os, threading\nthreading.main_thread().native_id == os.getpid()")
+    assert heard.result() == "True"
