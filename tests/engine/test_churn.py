@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import sys
@@ -140,6 +141,10 @@ def _mounts(pid: int) -> int:
     try:
         return len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
     except PermissionError:
+        return 0
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # it has ended, and its parent has yet to hear of that
+            raise
         return 0
 
 

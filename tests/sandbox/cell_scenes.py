@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -187,7 +188,8 @@ def play(scene: Scene, tier: Tier, ordinary_user: bool) -> None:
     """Play a scene in a process of its own; its failure fails the test with its traceback."""
     directory = Path(tempfile.mkdtemp(prefix="scene-"))
     readable, writable = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # the runner's threads are none of ours
+        pid = os.fork()
     if pid == 0:
         os.close(readable)
         _act(scene, tier, ordinary_user, directory, writable)
