@@ -184,8 +184,10 @@ def _end_process(error: BaseException) -> NoReturn:
     except OSError:  # the host is gone, or user code closed what the worker stands on
         _exit_process(os.EX_IOERR)
     except BaseException:  # user code took apart what the worker stands on; nothing may return to the zygote's code
-        _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
-        _exit_process(os.EX_SOFTWARE)
+        try:
+            _write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))
+        finally:
+            _exit_process(os.EX_SOFTWARE)
 
 
 def _about() -> dict[str, Any]:

@@ -163,9 +163,7 @@ class Streams:
         The buffers of C code are flushed where `ctypes` is loaded (numpy loads it), as nothing else reaches them.
         """
         flushed = self._flush()
-        flush_c = c_flush()
-        if flush_c is not None:
-            flush_c(None)
+        _flush_c_streams()
         if not flushed:
             self.restore()
             self._flush()
@@ -212,6 +210,15 @@ class Streams:
         self._release()
         for stream in self._held:
             stream.forget_other_threads()
+
+
+def _flush_c_streams() -> None:
+    try:
+        flush = c_flush()
+        if flush is not None:
+            flush(None)
+    except BaseException:  # an audit hook of the user's, which is asked before calls of C: there it stays
+        return
 
 
 def c_flush() -> Callable[[None], int] | None:

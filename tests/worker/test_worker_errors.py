@@ -305,3 +305,19 @@ def test_an_exit_whose_text_fails_is_an_error(worker: WorkerProcess) -> None:
     run = worker.run("class T:\n    def __str__(self): raise ValueError('no text')\nexit(T())")
     assert run.status == "error"
     assert worker.run("1").result == "1"
+
+
+HOOKS = {
+    "raises": "def hook(event, values):\n    1 / 0\n",
+    "exits": "def hook(event, values):\n    raise SystemExit(3)\n",
+    "calls what it is told of": "import os\ndef hook(event, values):\n    compile('0', 'hook', 'eval')\n",
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+def test_an_audit_hook_of_the_users_spoils_runs_and_not_the_interpreter(worker: WorkerProcess, hook: str) -> None:
+    """There is no way to take it away again."""
+    assert worker.run("kept = 1\nimport sys, ctypes\n" + hook + "sys.addaudithook(hook)").status == "ok"
+    for _ in range(3):
+        assert worker.run("kept").end["exit_code"] in (None, 3)
+    assert worker.process.poll() is None
