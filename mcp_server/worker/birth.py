@@ -6,21 +6,17 @@ of them are its `Steps`.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib
 import os
 import resource
 import socket
-from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Protocol
 
 from . import confine, linux, packets, tags
 
 if TYPE_CHECKING:  # the zygote loads it after the nursery was forked
     from .main import Post
-
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""Set to 1 in the zygote, which must stay single-threaded to be forked; unset again in its workers."""
 
 FIRST_DOOR = 3
 """Among the descriptors of an order; before it control socket, stdout and stderr."""
@@ -28,8 +24,11 @@ FIRST_DOOR = 3
 # What is behind `signal` and `socket`, without their enum conversions: they would copy 80 pages of a worker.
 _signal: Any = importlib.import_module("_signal")
 _new_socket: Any = importlib.import_module("_socket").socket
+_close: Callable[[socket.socket], None] = _new_socket.close
+_UNIX = int(socket.AF_UNIX)
+_STREAM = int(socket.SOCK_STREAM)
 
-DEFAULT_SIGNALS = (_signal.SIGCHLD, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2)
+DEFAULT_SIGNALS = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2)
 
 
 class Order:
@@ -67,9 +66,11 @@ class Order:
     def enter(self, work: str) -> None:
         """In the worker: take the sandbox's directory, as it is seen here, for home and its part of it for cwd."""
         os.environ["HOME"] = work
-        place = os.path.join(work, self.directory)
-        with contextlib.suppress(FileExistsError):  # of an earlier worker, or not its own
+        place = "%s/%s" % (work, self.directory)
+        try:  # noqa: SIM105  (here and below, what the library has for it is Python's own code, and costs pages)
             os.mkdir(place)
+        except FileExistsError:  # of an earlier worker, or not its own
+            pass
         os.chdir(place)
 
 
@@ -102,8 +103,6 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps, post: Post
         os.umask(0o022)
         steps.arrive()
         control = _arrange_descriptors(order, housing)
-        for name in THREAD_VARIABLES:
-            os.environ.pop(name, None)
         tags.wear(order.tag)
         post.take(control, order.plan["random_seed"])
         _introduce(order)
@@ -116,8 +115,8 @@ def become_worker(order: Order, housing: socket.socket, steps: Steps, post: Post
         steps.move_in(message)
         post.begin(first)
         packets.send(order.report, {"op": "spawned", "worker": order.worker})
-        order.report.close()
-        housing.close()
+        _close(order.report)
+        _close(housing)
     except Exception as error:  # whatever went wrong, the host must hear of it: no other way leads out of here
         text = "%s: %s" % (type(error).__name__, error)
         packets.send(order.report, {"op": "failed", "worker": order.worker, "text": text})
@@ -142,13 +141,18 @@ def _introduce(order: Order) -> None:
     os.close(pidfd)
 
 
-def _reset_signals() -> None:
-    """As in a fresh interpreter, whatever the server or the zygote had made of them."""
-    _signal.set_wakeup_fd(-1)
+def default_signals() -> None:
+    """In the zygote, for all workers: as in a fresh interpreter, whatever the server had made of them."""
     for number in DEFAULT_SIGNALS:
         _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def _reset_signals() -> None:
+    """What the zygote has made of them for itself."""
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
 
 def _arrange_descriptors(order: Order, housing: socket.socket) -> Any:
@@ -161,7 +165,7 @@ def _arrange_descriptors(order: Order, housing: socket.socket) -> Any:
     open_files = min(order.plan["rlimits"].get("NOFILE", 1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     high = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, open_files - 1)
     linux.close_all_fds_but((0, 1, 2, high, housing.fileno(), order.report.fileno()))
-    return _new_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, high)
+    return _new_socket(_UNIX, _STREAM, 0, high)
 
 
 def _await(housing: socket.socket, what: str) -> Dict[str, Any]:

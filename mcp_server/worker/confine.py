@@ -18,7 +18,6 @@ that by itself: there the server has the same uid and must still be able to meas
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import functools
@@ -234,8 +233,10 @@ def drop_capabilities(kept: Tuple[int, ...] = ()) -> None:
     The securebits and the bounding set need CAP_SETPCAP. A process that lacks it cannot gain by execve what it does not
     have, since no_new_privs is on.
     """
-    with contextlib.suppress(PermissionError):
+    try:  # noqa: SIM105  (each worker goes this way, and what the library has for it costs pages)
         linux.prctl(linux.PR_SET_SECUREBITS, SECUREBITS)
+    except PermissionError:
+        pass
     linux.drop_capabilities(kept)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import socket
 import struct
@@ -102,7 +103,7 @@ class _MountAttr(ctypes.Structure):
 
 
 class _FilterProgram(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
 
 class _LandlockRuleset(ctypes.Structure):
@@ -232,9 +233,12 @@ def mount_setattr(
 # The process itself
 
 
+_ZEROS = (ctypes.c_ulong(0),) * 4
+
+
 def prctl(option: int, *arguments: int) -> int:
-    wide = [ctypes.c_ulong(value) for value in arguments] + [ctypes.c_ulong(0)] * (4 - len(arguments))
-    return checked(_libc.prctl(ctypes.c_int(option), *wide), "prctl(%d)" % option)
+    wide = map(ctypes.c_ulong, arguments)
+    return checked(_libc.prctl(ctypes.c_int(option), *wide, *_ZEROS[len(arguments) :]), "prctl(%d)" % option)
 
 
 def die_with_parent(signal_number: int) -> None:
@@ -276,7 +280,7 @@ def drop_bounding_set() -> None:
     _bounding_set_is_empty = capability > 0 and ctypes.get_errno() == errno.EINVAL
 
 
-def drop_capabilities(kept: Iterable[int] = ()) -> None:
+def drop_capabilities(kept: Tuple[int, ...] = ()) -> None:
     """Empty the bounding set (where permitted), then the ambient, effective, permitted and inheritable sets.
 
     Those that are `kept`, which must be below 32, stay effective and permitted.
@@ -286,13 +290,17 @@ def drop_capabilities(kept: Iterable[int] = ()) -> None:
     limit_capabilities(kept)
 
 
-def capability_sets(kept: Iterable[int] = ()) -> Tuple[bytes, bytes]:
-    """The arguments of capset that give up all capabilities but these, which must be below 32."""
+@functools.lru_cache(maxsize=None)
+def capability_sets(kept: Tuple[int, ...] = ()) -> Tuple[bytes, bytes]:
+    """The arguments of capset that give up all capabilities but these, which must be below 32.
+
+    The zygote calls this once, so that a worker finds them made.
+    """
     mask = sum(1 << number for number in kept)
     return struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", mask, mask, 0, 0, 0, 0)
 
 
-def limit_capabilities(kept: Iterable[int] = ()) -> None:
+def limit_capabilities(kept: Tuple[int, ...] = ()) -> None:
     """Have no effective and permitted capabilities but these, which must be below 32, and no inheritable ones."""
     checked(_libc.capset(*capability_sets(kept)), "capset")
 
@@ -312,8 +320,7 @@ def close_all_fds_but(kept: Iterable[int]) -> None:
 
 def load_seccomp_filter(program: bytes) -> None:
     """Load a classic BPF program (instructions of 8 bytes each). The caller has set no_new_privs."""
-    text = ctypes.create_string_buffer(program, len(program))
-    handle = _FilterProgram(len(program) // 8, ctypes.addressof(text))
+    handle = _FilterProgram(len(program) // 8, program)
     result = _libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(handle), 0, 0)
     checked(result, "prctl PR_SET_SECCOMP")
 

@@ -36,6 +36,7 @@ class Post:
         self._streams = Streams()
         self._blas = rebirth.BlasThreads()
         self._identity = rebirth.Identity()
+        os.environ.setdefault("MPLBACKEND", "Agg")
         self._context = Context(self._channel, self._streams, self._interrupts, self._blas)
         faulthandler.enable(file=2, all_threads=False)
 
@@ -163,7 +164,6 @@ def _enter(header: dict[str, Any]) -> str:
         return "The directory %s may not be entered." % cwd
     except (OSError, ValueError) as error:
         return "The directory %r cannot be entered: %s." % (cwd, error)
-    os.environ.setdefault("MPLBACKEND", "Agg")
     try:
         for name, value in header["envs"].items():  # `update` asks ABCs, which writes to 20 pages that contexts share
             os.environ[name] = value

@@ -11,9 +11,12 @@ import sys
 import time
 from typing import Any, Callable, Dict, Iterator, List
 
-from . import backing, birth, figures, linux, main, mappings, packing, streams, trees, view
+from . import backing, figures, linux, main, mappings, packing, streams, trees, view
 
 _backing = backing.Backing()
+
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Set to 1 while the zygote loads what it shall have, as it must stay single-threaded to be forked."""
 
 _LONGEST_THREAD_S = 10.0
 """A thread that an import started and that is about to end; the zygote says how many there are in the end."""
@@ -21,7 +24,7 @@ _LONGEST_THREAD_S = 10.0
 
 def ask_for_one_thread() -> None:
     """Before anything is imported: the zygote must have one thread, to be forked."""
-    for name in birth.THREAD_VARIABLES:
+    for name in _THREAD_VARIABLES:
         os.environ[name] = "1"
 
 
@@ -65,6 +68,8 @@ def seal() -> str:
 
 def _settle_heap() -> None:
     """What is here now stays as it is: contexts share it, and the collector passes it over."""
+    for name in _THREAD_VARIABLES:
+        os.environ.pop(name, None)
     streams.c_flush()
     gc.collect()
     _backing.give_back()

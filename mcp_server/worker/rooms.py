@@ -100,6 +100,8 @@ class Rooms:
         if self._plan["first_uid"]:
             nursery.set_ceilings(("max_user_namespaces", "max_cgroup_namespaces", "max_time_namespaces"))
             linux.drop_bounding_set()  # for all workers at once: 40 calls, and nothing is executed here
+            linux.capability_sets(_KEPT)
+        linux.capability_sets()
         self._zygote.on_readable(self._nursery.fileno(), self._on_nursery)
         self._replenish(self._plan["spare_rooms"])
 

@@ -29,8 +29,10 @@ _CLEAN_PASSES = 2
 
 def wear(tag: int, pid: int = 0) -> None:
     """Tag this process, or a child of its that has not been reaped, and all that it will ever start."""
-    with contextlib.suppress(ProcessLookupError):  # a child that has ended
+    try:  # noqa: SIM105  (each worker goes this way, and what the library has for it costs pages)
         resource.prlimit(pid, resource.RLIMIT_RTTIME, (tag, tag))
+    except ProcessLookupError:  # a child that has ended
+        pass
 
 
 def tag_of(pid: int) -> Optional[int]:

@@ -83,6 +83,7 @@ class Zygote:
     def open(self) -> None:
         """Make ready to serve; where that fails the host hears why, and the process ends."""
         linux.set_child_subreaper()
+        birth.default_signals()
         ended = reaping.wake_by_ended_children()
         self.on_readable(ended, lambda: self._children_ended(ended))
         self.on_readable(self._control.fileno(), self._receive)
