@@ -81,9 +81,24 @@ class KillCount:
 
     __slots__ = ("_fd",)
 
-    def __init__(self, group: Group) -> None:
-        events = "memory.events" if group.parent.version == 2 else "memory.oom_control"
-        self._fd = os.open(os.path.join(group.parent.memory, group.name, events), os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, version: int, directory: str) -> None:
+        events = "memory.events" if version == 2 else "memory.oom_control"
+        self._fd = os.open(os.path.join(directory, events), os.O_RDONLY | os.O_CLOEXEC)
+
+    @classmethod
+    def of(cls, group: Group) -> KillCount:
+        return cls(group.parent.version, os.path.join(group.parent.memory, group.name))
+
+    @classmethod
+    def of_this_process(cls) -> KillCount:
+        """Of the group that this process is in, which what it starts is in too. Raises OSError where there is none."""
+        refused = OSError()
+        for version, places, groups in _hierarchies():
+            try:
+                return cls(version, _directory(places, groups, "" if version == 2 else "memory"))
+            except OSError as error:  # version 2 may be there without counting memory
+                refused = error
+        raise refused
 
     def now(self) -> int:
         _, _, after = os.pread(self._fd, _EVENTS_BYTES, 0).partition(b"oom_kill ")
@@ -116,18 +131,31 @@ def make(parent: Parent, name: str, memory_bytes: int, process_count: int) -> Gr
 
 def find_parent(own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo") -> Parent:
     """Where a group with a memory ceiling can be made, found by making one. Raises OSError with the kernel's reason."""
+    refused = OSError()
+    for version, places, groups in _hierarchies(own, mounts):
+        try:
+            return _try_parent(version, places, groups)
+        except OSError as error:
+            refused = error
+    raise refused
+
+
+def _hierarchies(
+    own: str = "/proc/self/cgroup", mounts: str = "/proc/self/mountinfo"
+) -> list[tuple[int, dict[str, tuple[str, str]], dict[str, str]]]:
+    """Those that may count memory: version, places, our groups. Raises OSError where there is none."""
     with open(own, encoding="utf-8") as file:
         groups = _own_groups(file.read())
     with open(mounts, encoding="utf-8") as file:
         places = _mounted(file.read())
-    refused = OSError(errno.ENOENT, "no memory controller is mounted")
-    for version, controller in ((2, ""), (1, "memory")):
-        if controller in groups and controller in places:
-            try:
-                return _try_parent(version, places, groups)
-            except OSError as error:
-                refused = error
-    raise refused
+    found = [
+        (version, places, groups)
+        for version, controller in ((2, ""), (1, "memory"))
+        if controller in groups and controller in places
+    ]
+    if not found:
+        raise OSError(errno.ENOENT, "no memory controller is mounted")
+    return found
 
 
 def clear_stale(parent: Parent) -> None:

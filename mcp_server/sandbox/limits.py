@@ -46,7 +46,7 @@ LONGEST_INTERVAL_S = 0.5
 LEFT_BEHIND_INTERVAL_S = 2.0
 """While no run is on, but threads or processes of an earlier one may still be at work."""
 
-MACHINE_KILLS_FRESH_S = 1.0
+KILLS_FRESH_S = 1.0
 """The kernel's count of all its kills for memory takes 0.1 ms to read: too long for each run, so runs that follow one
 another begin with one count. A kill within this time before a run can be taken for one within it."""
 
@@ -108,9 +108,16 @@ def memory_keeper(ceilings: Ceilings, on_exceeded: Callable[[int], None]) -> Mem
     try:
         parent = scopes.divisible_group()
     except OSError:
-        return Watchdog(ceilings, on_exceeded)
+        return Watchdog(ceilings, on_exceeded, kills=_kills_here())
     cgroups.clear_stale(parent)
     return GroupKeeper(parent, ceilings)
+
+
+def _kills_here() -> cgroups.KillCount | None:
+    try:
+        return cgroups.KillCount.of_this_process()
+    except OSError:
+        return None
 
 
 class Unlimited:
@@ -204,7 +211,7 @@ class GroupKeeper:
     def _kills_now(self, tag: int) -> int:
         kills = self._kills.get(tag)
         if kills is None:
-            kills = self._kills[tag] = cgroups.KillCount(self._groups[tag])
+            kills = self._kills[tag] = cgroups.KillCount.of(self._groups[tag])
         return kills.now()
 
     def _make(self, tag: int) -> cgroups.Group:
@@ -227,7 +234,9 @@ class Watchdog:
         on_exceeded: Callable[[int], None],
         find: Callable[[Collection[int]], Mapping[int, list[TaggedProcess]]] = processes.find_tagged,
         measure: Callable[[Sequence[TaggedProcess]], int] = processes.bytes_together,
+        kills: cgroups.KillCount | None = None,
     ) -> None:
+        """`kills` are those for memory among this process's own; without it all of the machine's are counted."""
         self._ceilings = ceilings
         self._on_exceeded = on_exceeded
         self._find = find
@@ -235,9 +244,10 @@ class Watchdog:
         self._busy: set[int] = set()
         self._left_behind: set[int] = set()
         self._exceeded: dict[int, Excess] = {}
-        self._machine_kills = 0
-        self._machine_kills_seen_s = -math.inf
-        self._machine_kills_before: dict[int, int] = {}
+        self._kill_count = kills
+        self._kills = 0
+        self._kills_seen_s = -math.inf
+        self._kills_before: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -253,9 +263,9 @@ class Watchdog:
 
     def busy(self, tag: int) -> None:
         self._exceeded.pop(tag, None)
-        if time.monotonic() > self._machine_kills_seen_s + MACHINE_KILLS_FRESH_S:
-            self._see_machine_kills()
-        self._machine_kills_before[tag] = self._machine_kills
+        if time.monotonic() > self._kills_seen_s + KILLS_FRESH_S:
+            self._see_kills()
+        self._kills_before[tag] = self._kills
         self._busy.add(tag)
         self._look_again_in(SHORTEST_INTERVAL_S)
 
@@ -267,18 +277,18 @@ class Watchdog:
     def excess(self, tag: int) -> Excess | None:
         if tag in self._exceeded:
             return self._exceeded[tag]
-        before = self._machine_kills_before.get(tag)
+        before = self._kills_before.get(tag)
         if before is None:
             return None
-        self._see_machine_kills()
+        self._see_kills()
         # Where there are more, the machine had none left, and contexts are what the kernel takes first.
-        return Excess.MEMORY if self._machine_kills > before else None
+        return Excess.MEMORY if self._kills > before else None
 
     def release(self, tag: int) -> None:
         for known in (self._busy, self._left_behind):
             known.discard(tag)
         self._exceeded.pop(tag, None)
-        self._machine_kills_before.pop(tag, None)
+        self._kills_before.pop(tag, None)
         if not self._busy and not self._left_behind:
             self._stop()
 
@@ -286,6 +296,9 @@ class Watchdog:
         self._stop()
         for tags in (self._busy, self._left_behind):
             tags.clear()
+        if self._kill_count is not None:
+            self._kill_count.close()
+            self._kill_count = None
 
     @property
     def looking(self) -> bool:
@@ -314,9 +327,10 @@ class Watchdog:
         elif self._left_behind:
             self._look_again_in(LEFT_BEHIND_INTERVAL_S)
 
-    def _see_machine_kills(self) -> None:
-        self._machine_kills = processes.machine_kills_for_memory()
-        self._machine_kills_seen_s = time.monotonic()
+    def _see_kills(self) -> None:
+        count = self._kill_count
+        self._kills = processes.machine_kills_for_memory() if count is None else count.now()
+        self._kills_seen_s = time.monotonic()
 
     def _memory_of(self, members: list[TaggedProcess]) -> int:
         used = sum(process.resident_bytes for process in members)

@@ -130,6 +130,22 @@ async def test_a_bomb_in_one_process_is_killed_for_memory(
 
 
 @pytest.mark.anyio
+async def test_a_kill_in_another_group_is_no_watched_contexts(make_context: Callable[..., Context]) -> None:
+    group, context = group_keeper(), make_context(BOMB)
+    kills = cgroups.KillCount.of_this_process()
+    everywhere, here = Watchdog(Ceilings(LIMIT_BYTES), print), Watchdog(Ceilings(LIMIT_BYTES), print, kills=kills)
+    await group.admit(TAG, context.pid)
+    for watching in (everywhere, here):
+        watching.busy(TAG + 1)
+    context.go()
+    assert await context.wait() == -9
+    assert (everywhere.excess(TAG + 1), here.excess(TAG + 1)) == (Excess.MEMORY, None)
+    group.release(TAG)
+    for keeper in (group, everywhere, here):
+        keeper.close()
+
+
+@pytest.mark.anyio
 async def test_a_process_that_goes_in_by_the_doors_is_limited_from_there_on(
     make_context: Callable[..., Context],
 ) -> None:
@@ -403,7 +419,7 @@ def test_a_group_of_version_2_gets_its_ceilings(tmp_path: Path) -> None:
     group = cgroups.Group(parent, "made")
     (own / "made").mkdir()
     (own / "made" / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 2\noom_kill 2\noom_group_kill 0\n")
-    kills = cgroups.KillCount(group)
+    kills = cgroups.KillCount.of(group)
     assert kills.now() == 2
     kills.close()
 
