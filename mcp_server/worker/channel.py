@@ -27,14 +27,14 @@ class Channel:
         self._lock = threading.Lock()
         self._is_open = False
         self._delayed = b""
+        self._poll = select.poll()
 
     def open(self, control: socket.socket) -> None:
         """The peer is there; before, nothing can be received or sent."""
         control.setblocking(True)
-        poll = select.poll()
-        poll.register(control, select.POLLIN)
+        self._poll.register(control, select.POLLIN)
         self._socket = control
-        self._wait = poll.poll
+        self._wait = self._poll.poll
         self._receive = control.recv
         self._send = control.sendall
 

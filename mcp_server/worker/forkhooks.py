@@ -1,7 +1,8 @@
 """What modules have asked to be done at each fork, and a fork of the zygote need not do.
 
 `threading`, `logging` and `concurrent.futures` repair what other threads may have left behind: the zygote has none.
-`random` draws a new seed: `rebirth` gives one to each context. All that costs a new worker more page faults than
+`random` draws a new seed: `rebirth` gives one to each context. matplotlib lets go of the fonts that it has open: the
+zygote has done so (`preload`). All that costs a new worker more page faults than
 anything else on its way. In the forks of a context's own code they are done as ever.
 """
 
@@ -12,7 +13,7 @@ import os
 import sys
 from typing import Any, Callable, Dict, List
 
-SPARED = ("threading", "logging", "concurrent.futures.thread", "random")
+SPARED = ("threading", "logging", "concurrent.futures.thread", "random", "matplotlib.font_manager")
 
 _MOMENTS = ("before", "after_in_parent", "after_in_child")
 

@@ -96,6 +96,7 @@ _IFF_UP_RUNNING = 0x1 | 0x40
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_capset = _libc.capset  # looked for here, once: else in each worker, which copies ten pages for it
 
 
 class _MountAttr(ctypes.Structure):
@@ -302,7 +303,7 @@ def capability_sets(kept: Tuple[int, ...] = ()) -> Tuple[bytes, bytes]:
 
 def limit_capabilities(kept: Tuple[int, ...] = ()) -> None:
     """Have no effective and permitted capabilities but these, which must be below 32, and no inheritable ones."""
-    checked(_libc.capset(*capability_sets(kept)), "capset")
+    checked(_capset(*capability_sets(kept)), "capset")
 
 
 def close_all_fds_but(kept: Iterable[int]) -> None:
@@ -310,9 +311,15 @@ def close_all_fds_but(kept: Iterable[int]) -> None:
     low = 0
     for fd in sorted(set(kept)):
         if fd > low:
-            _syscall("close_range", _NR_CLOSE_RANGE, low, fd - 1, 0)
+            _close_range(low, fd - 1)
         low = fd + 1
-    _syscall("close_range", _NR_CLOSE_RANGE, low, _LAST_FD, 0)
+    _close_range(low, _LAST_FD)
+
+
+def _close_range(first: int, last: int) -> None:
+    number = ctypes.c_long(_NR_CLOSE_RANGE)
+    result = _libc.syscall(number, ctypes.c_long(first), ctypes.c_long(last), ctypes.c_long(0))
+    checked(result, "close_range")
 
 
 # Seccomp and Landlock

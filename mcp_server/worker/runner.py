@@ -66,15 +66,15 @@ class Context:
         self._trace: Any = None
         self._replaced: dict[str, str | None] = {}
         self._globals: dict[str, Any] = {}
-        self._path = ["", *filter(None, sys.path)]
-        # Kept, as taking apart what it replaces would write to pages that contexts share.
-        self._before = (sys.modules.get("__main__"), *sys.argv, *sys.path)
+        self._replaced_main = sys.modules.get("__main__")  # taking it apart would write to pages that contexts share
+        sys.argv[:] = [""]
+        sys.path[:] = ["", *filter(None, sys.path)]
         builtins.__dict__[commands.CALL] = commands.run
 
     def begin(self) -> None:
         """This process is the context's."""
         self._owner = _process_id()
-        self._globals = _fresh_main(self._path)
+        self._globals = _fresh_main()
 
     def rehearse(self, request: frames.Frame) -> None:
         """Go through what every run does, with a cell of its own that leaves nothing."""
@@ -190,13 +190,11 @@ def _evaluate_cell(cell: Cell, namespace: dict[str, Any]) -> Any:
     return None if cell.last is None else _evaluate(cell.last, namespace)
 
 
-def _fresh_main(path: list[str]) -> dict[str, Any]:
+def _fresh_main() -> dict[str, Any]:
     """The namespace of a new `__main__`. It has no `__file__`, which `multiprocessing` would run again in children."""
     module = ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module
-    sys.argv[:] = [""]
-    sys.path[:] = path
     return module.__dict__
 
 
