@@ -24,6 +24,12 @@ OTHER_COLUMNS = re.compile(f"[^{_SINGLE}]")
 """Characters that may fill two columns or none."""
 
 
+def is_wide(char: str) -> bool:
+    """Whether it fills two columns. Until Python 3.12 what is no character yet counted as full-width."""
+    width = unicodedata.east_asian_width(char)
+    return width == "W" or (width == "F" and unicodedata.category(char) != "Cn")
+
+
 class TerminalLine:
     """`lines` and `chars` count what of the raw stream was spent on this line. `redrawn`: the cursor moved
     in it. `gap_is_one_run`: of an endless line, what was dropped from the middle is letters and digits without a break.
@@ -81,7 +87,7 @@ class TerminalLine:
             self._append(text)
         else:
             column = self._overwrite(text, column)
-        if self._size > self.long_line:
+        if self._head is None and self._size > self.long_line:
             self._become_long()
             return None
         return column
@@ -166,13 +172,16 @@ class TerminalLine:
         if column > len(cells):
             self._size += column - len(cells)
             cells.extend(" " * (column - len(cells)))
-        for char in text:
+        for number, char in enumerate(text, 1):
             before = _cluster_before(cells, column)
             if before is not None and binds(cells[before], char):
                 cells[before] += char
                 self._size += 1
-                continue
-            column = self._put(cells, column, char)
+            else:
+                column = self._put(cells, column, char)
+            if self._size > self.long_line:  # at this character, however the text was cut
+                self._become_long()
+                return self._write_long(text[number:], None)
         return column if column < len(cells) else None
 
     def _erase_cells(self, start: int, end: int | None) -> None:
@@ -184,7 +193,7 @@ class TerminalLine:
         self._size = sum(map(len, cells))
 
     def _put(self, cells: list[str], column: int, char: str) -> int:
-        width = 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        width = 2 if is_wide(char) else 1
         if column == len(cells):
             cells.append(char)
             self._size += 1

@@ -101,6 +101,8 @@ def test_single_bytes_give_the_same_text_as_one_chunk(output: Output) -> None:
 
 @settings(max_examples=120, deadline=None)
 @given(OUTPUT, OUTPUT, CHUNKS)
+@example(Output([]), Output([("\u058b\x1b[A\0\u0591".encode(), 1)]), [1])
+@example(Output([]), Output([(b"\0", 900), (b"A1b2", 120), (b"\r", 1), (b"\x80\xcc", 900)]), [1])
 def test_windows_and_last_lines_do_not_depend_on_the_chunking(first: Output, second: Output, sizes: list[int]) -> None:
     def windows(chunks_of_first: list[bytes], chunks_of_second: list[bytes]) -> list[object]:
         shaper = StreamShaper(WINDOW)

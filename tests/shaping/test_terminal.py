@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_server.shaping.terminal import SCREEN_ROWS, Terminal
-from mcp_server.shaping.terminal_line import TerminalLine
+from mcp_server.shaping.terminal_line import OTHER_COLUMNS, TerminalLine, is_wide
 
 
 class Lines:
@@ -131,6 +131,13 @@ def test_lines_are_those_of_a_slow_terminal(pieces: list[list[str]], rows_before
 def test_pieces_do_not_matter_where_lines_are_too_long_to_be_redrawn(pieces: list[list[str]]) -> None:
     texts = ["".join(piece) for piece in pieces]
     assert read(*texts, long_line=12).texts == read("".join(texts), long_line=12).texts
+
+
+def test_characters_that_are_said_to_fill_one_column_do_so() -> None:
+    """Unicode's versions differ in which characters there are, and Python's in how wide the others are."""
+    said = [char for char in map(chr, range(0x110000)) if not OTHER_COLUMNS.match(char)]
+    assert len(said) > 1_900
+    assert [char for char in said if is_wide(char) or unicodedata.combining(char)] == []
 
 
 def test_a_progress_bar_is_shown_as_its_last_state() -> None:
