@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -137,7 +139,10 @@ class Interpreter:
         return self._process.pid
 
     def kill(self) -> None:
-        self._process.kill()
+        """With its process group: of a bwrap that is killed as it starts, a child would wait for it for ever."""
+        if self._process.returncode is None:  # not collected yet: the number is its own
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read_stderr(self) -> None:
         try:
