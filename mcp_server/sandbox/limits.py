@@ -47,7 +47,7 @@ LEFT_BEHIND_INTERVAL_S = 2.0
 """While no run is on, but threads or processes of an earlier one may still be at work."""
 
 KILLS_FRESH_S = 1.0
-"""The kernel's count of all its kills for memory takes 0.1 ms to read: too long for each run, so runs that follow one
+"""The kernel's count of its kills for memory can take 0.1 ms to read: too long for each run, so runs that follow one
 another begin with one count. A kill within this time before a run can be taken for one within it."""
 
 
@@ -281,7 +281,7 @@ class Watchdog:
         if before is None:
             return None
         self._see_kills()
-        # Where there are more, the machine had none left, and contexts are what the kernel takes first.
+        # Where there are more, there was none left, and contexts are what the kernel takes first.
         return Excess.MEMORY if self._kills > before else None
 
     def release(self, tag: int) -> None:

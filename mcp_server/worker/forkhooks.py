@@ -2,8 +2,8 @@
 
 `threading`, `logging` and `concurrent.futures` repair what other threads may have left behind: the zygote has none.
 `random` draws a new seed: `rebirth` gives one to each context. matplotlib lets go of the fonts that it has open: the
-zygote has done so (`preload`). All that costs a new worker more page faults than
-anything else on its way. In the forks of a context's own code they are done as ever.
+zygote has done so (`preload`). All that costs a new worker more page faults than anything else on its way. In the forks
+of a context's own code they are done as ever.
 """
 
 from __future__ import annotations

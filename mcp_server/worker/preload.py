@@ -28,6 +28,12 @@ def ask_for_one_thread() -> None:
         os.environ[name] = "1"
 
 
+def allow_threads() -> None:
+    """When everything is loaded: what contexts load for themselves may have as many as it likes."""
+    for name in _THREAD_VARIABLES:
+        os.environ.pop(name, None)
+
+
 def warm(modules: List[str]) -> Dict[str, Any]:
     """Import the modules; what fails is told, not raised."""
     started = time.monotonic()
@@ -68,8 +74,6 @@ def seal() -> str:
 
 def _settle_heap() -> None:
     """What is here now stays as it is: contexts share it, and the collector passes it over."""
-    for name in _THREAD_VARIABLES:
-        os.environ.pop(name, None)
     streams.c_flush()
     gc.collect()
     _backing.give_back()

@@ -44,6 +44,7 @@ def main(control_fd: str) -> NoReturn:
         if plan["random_seed"] is not None:
             rebirth.load_generators()
         facts = preload.look_for(plan["preload"]) if plan["bare"] else preload.warm(plan["preload"])
+    preload.allow_threads()
     forkhooks.leave()
     if plan["seccomp"] is not None:
         confine.read_program(plan["seccomp"])  # once, not in each worker
