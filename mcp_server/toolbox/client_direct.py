@@ -49,6 +49,8 @@ class DirectConnection:
 
     def __init__(self, sock: socket.socket, protocol: ClientProtocol) -> None:
         self._socket = sock
+        self._silence = select.poll()
+        self._silence.register(sock, select.POLLIN)
         self._protocol = protocol
         self._parts = Messages()
         self._messages: deque[bytes] = deque()
@@ -58,9 +60,7 @@ class DirectConnection:
         """Whether it is open and silent: while the server owes no answer, all that it can say is its end."""
         if self._protocol.state is not State.OPEN or self._messages:
             return False
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return not poll.poll(0)
+        return not self._silence.poll(0)
 
     def shake_hands(self, headers: dict[str, str]) -> None:
         """Open it. Raises InvalidHandshake, with what the server answered, and OSError."""

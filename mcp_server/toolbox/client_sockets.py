@@ -69,7 +69,7 @@ class MuxSockets:
         try:
             yield from socket.run(order)
         finally:
-            if socket.usable:
+            if socket.answered:
                 self._idle.append(socket)
             else:
                 socket.close()
@@ -135,22 +135,22 @@ class _MuxSocket:
         self._opened: AbstractContextManager[_Connection] = _open_mux(address)
         self._connection = self._opened.__enter__()
         self._call = 0
-        self._answered = True
+        self.answered = True
 
     @property
     def usable(self) -> bool:
-        """Whether another run can begin here."""
-        return self._answered and self._connection.usable
+        """Whether another run can begin here, of one that waits for it."""
+        return self._connection.usable
 
     def run(self, order: RunOrder) -> Generator[Chunk | Outcome, None, None]:
         self._call += 1
-        self._answered = False
+        self.answered = False
         taken_bytes = 0
         try:
             self._connection.send(encode(order.message(self._call)))
-            while not self._answered:
+            while not self.answered:
                 message = decode(self._connection.recv())
-                self._answered = message.kind in (Kind.END, Kind.FAILED)
+                self.answered = message.kind in (Kind.END, Kind.FAILED)
                 if message.kind is Kind.FAILED:
                     raise failure_of(message.header, order.context_id)
                 if message.kind is Kind.END:
