@@ -187,7 +187,7 @@ def _machine_record(record: RunRecord, stdout: Excerpt, stderr: Excerpt) -> dict
 def _stream_record(shaped: ShapedText, excerpt: Excerpt, stored: StoredOutput | None) -> dict[str, Any]:
     return {
         "shown_lines": excerpt.shown_lines,
-        "shown_chars": excerpt.shown_chars,
+        "shown_chars": excerpt.shown_chars - excerpt.elided_chars,
         "total_lines": shaped.total_lines,
         "total_chars": shaped.total_chars,
         "total_bytes": shaped.total_bytes,

@@ -97,6 +97,19 @@ async def test_the_gap_names_a_file_that_the_code_itself_can_read(client: Client
     assert "20000" in text_of(again)
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("end", ["", "\n"])
+async def test_a_line_that_lost_its_middle_names_the_file_too(client: Client, stream: str, end: str) -> None:
+    result = await run(client, f"import sys\nprint('x' * 10_000, end={end!r}, file=sys.{stream})")
+    (where,) = [line for line in text_of(result).splitlines() if line.startswith("⟦all of it: ")]
+    path = where.rpartition(": ")[2].strip("⟧")
+    assert path.endswith(f"/run-1/{stream}")
+    assert str(10_000 + len(end)) in text_of(await run(client, f"len(open({path!r}).read())"))
+    page = await read(client, links_of(result)[stream])
+    assert isinstance(page, TextResourceContents)
+    assert page.text.count("x") == 10_000
+
+
 async def test_an_output_that_was_shown_whole_is_not_stored(client: Client) -> None:
     result = await run(client, "print('short')")
     assert links_of(result) == {}

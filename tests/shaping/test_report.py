@@ -175,6 +175,14 @@ def test_the_record_counts_what_is_shown_and_what_there_is() -> None:
     assert report.record["truncated"] is True
 
 
+def test_the_record_does_not_count_as_shown_what_lines_lost() -> None:
+    report = compose(replace(run(), stdout=shaped(b"@" * 10_000 + b"\n")), BUDGET)
+    stdout = report.record["stdout"]
+    assert stdout["shown_chars"] == report.text.count("@") + 1
+    assert stdout["total_chars"] == 10_001
+    assert report.record["truncated"] is True
+
+
 def test_the_first_line_tells_every_status_apart() -> None:
     lines = {compose(run(status), BUDGET).text.split("\n")[0] for status in Status}
     assert len(lines) == len(Status)

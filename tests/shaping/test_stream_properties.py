@@ -144,6 +144,7 @@ def test_an_excerpt_keeps_within_its_budget_and_its_counts_add_up(output: Output
     assert len(excerpt.text) <= budget
     assert excerpt.shown_lines + excerpt.missing_lines == shaped.total_lines
     assert excerpt.shown_chars + excerpt.missing_chars == shaped.total_chars
+    assert 0 <= excerpt.elided_chars <= excerpt.shown_chars
     stated = [
         (int((lines or "0").replace(",", "")), int(chars.replace(",", "")))
         for lines, chars in re.findall(
