@@ -152,7 +152,7 @@ def cell_plan(settings: Settings, found: ProbeResult) -> CellPlan:
         tier=found.tier,
         preload=settings.preload,
         optional=frozenset(Settings.model_fields["preload"].default),  # nobody asked for these by name
-        environment=environment_for(settings.python, os.environ, _fixed(settings)),
+        environment=environment_for(settings.python, os.environ, _fixed(settings), found.tier),
         random_seed=settings.random_seed,
         limits=Limits(
             data_bytes=settings.memory_bytes,

@@ -27,6 +27,9 @@ ENVIRONMENT_ALLOWED = ("LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
+WITHOUT_NETWORK: Mapping[str, str] = MappingProxyType({"PIP_RETRIES": "0"})
+"""pip would try five times more, for eight seconds."""
+
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 FIRST_CELL_UID = 0x7000_0000
@@ -102,12 +105,16 @@ class CellPlan:
     random_seed: int | None = None
 
 
-def environment_for(python: str, host: Mapping[str, str], fixed: Mapping[str, str] = NOTHING) -> Mapping[str, str]:
+def environment_for(
+    python: str, host: Mapping[str, str], fixed: Mapping[str, str] = NOTHING, tier: Tier = Tier.NONE
+) -> Mapping[str, str]:
     """The clean environment of contexts: what is allowed of the host's, UTF-8, and the interpreter on PATH.
 
     `fixed` wins over the host's.
     """
     kept = {name: host[name] for name in ENVIRONMENT_ALLOWED if name in host}
+    if tier is not Tier.NONE:
+        kept.update(WITHOUT_NETWORK)
     kept.update(fixed)
     kept.setdefault("LANG", "C.UTF-8")
     kept["PATH"] = f"{posixpath.dirname(python)}:{SYSTEM_PATH}" if posixpath.isabs(python) else SYSTEM_PATH

@@ -14,6 +14,8 @@ import shlex
 import subprocess
 import sys
 
+from . import network
+
 CALL = "__run_command__"
 """The name under which `run` stands in builtins."""
 
@@ -102,5 +104,7 @@ def run(text: str) -> None:
     status = subprocess.call([shell, "-c", text])
     if status:
         how = "status %d" % status if status > 0 else "signal %d" % -status
-        print("[the command ended with %s]" % how, file=sys.stderr)  # noqa: T201  (said to the user of the code)
+        why = "" if pip is None or network.is_there() else ". " + network.NONE
+        said = "[the command ended with %s%s]" % (how, why)
+        print(said, file=sys.stderr)  # noqa: T201  (said to the user of the code)
     importlib.invalidate_caches()

@@ -1,4 +1,6 @@
-"""A sentence that helps after some errors: what a missing name may have meant, and how a missing module can be had."""
+"""A sentence that helps after some errors: what a missing name may have meant, how a missing module can be had, and
+that there is no network.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ import pkgutil
 import sys
 from collections.abc import Iterable
 from types import TracebackType
+
+from . import network
 
 globals()["__builtins__"] = dict(vars(builtins))
 
@@ -48,10 +52,12 @@ def hint(error: BaseException) -> str:
         return _missing_name(getattr(error, "name", None), error.__traceback__)
     if isinstance(error, AttributeError):
         return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
-    if type(error) is RuntimeError:
-        return _EVENT_LOOP.get(str(error), "")
+    if type(error) is RuntimeError and str(error) in _EVENT_LOOP:
+        return _EVENT_LOOP[str(error)]
     if isinstance(error, ImportError) and error.name in sys.modules:
         return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
+    if network.was_sought(error) and not network.is_there():
+        return network.NONE
     return ""
 
 
@@ -68,7 +74,9 @@ def _missing_module(name: object) -> str:
     importable.update(getattr(sys, "stdlib_module_names", sys.builtin_module_names))
     close = _close(name, (found for found in importable if not found.startswith("_")))
     sentences = ["Similar modules that can be imported here: %s." % ", ".join(close)] if close else []
-    if importlib.util.find_spec("pip") is None:
+    if not network.is_there():
+        sentences.append("It is not installed. %s" % network.NONE)
+    elif importlib.util.find_spec("pip") is None:
         sentences.append("It is not installed, and neither is pip.")
     else:
         wanted = _DISTRIBUTIONS.get(name, name)

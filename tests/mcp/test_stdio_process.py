@@ -69,6 +69,18 @@ async def test_what_a_run_wrote_is_linked_only_where_that_is_asked_for(flags: li
         assert contents.text == "61.2"
 
 
+async def test_pip_gives_up_at_once_where_there_is_no_network_however_it_is_called() -> None:
+    async with Client(stdio_parameters()) as client:
+        if "without network" not in str(client.instructions):
+            pytest.skip("this machine offers no sandbox")
+        typed = text_of(await run(client, "%pip install a-module-that-nobody-has"))
+        assert "There is no network here" in typed
+        command = "[sys.executable, '-m', 'pip', 'install', 'a-module-that-nobody-has']"
+        called = text_of(await run(client, f"import subprocess, sys\nsubprocess.run({command}).returncode"))
+        assert "No matching distribution" in called
+        assert "Retrying" not in typed + called
+
+
 @MODES
 async def test_progress_comes_while_the_code_runs_and_its_values_rise(mode: str) -> None:
     seen: list[tuple[float, str | None]] = []

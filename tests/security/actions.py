@@ -616,6 +616,21 @@ MUST_WORK = (
         gap=SOCKETS,
     ),
     _works(
+        "being told that there is no network",
+        """
+        import socket
+        hints = next(module for name, module in sys.modules.items() if name.endswith('.hints'))
+        try:
+            socket.getaddrinfo('example.org', 80)
+        except OSError as error:
+            said = hints.hint(error)
+        try:
+            import a_module_that_nobody_has
+        except ImportError as error:
+            print('works' if 'no network' in said and said in hints.hint(error) else 'untold')
+        """,
+    ),
+    _works(
         "asyncio with a subprocess",
         """
         import asyncio

@@ -153,6 +153,17 @@ def test_pip_is_the_interpreters_own(shared: WorkerProcess, line: str) -> None:
     assert run.out.startswith(version.strip("'"))
 
 
+@pytest.mark.parametrize(("interfaces", "told"), [(["lo"], True), (["lo", "eth0"], False)])
+def test_a_pip_that_fails_for_want_of_a_network_says_so(
+    worker: WorkerProcess, interfaces: list[str], told: bool
+) -> None:
+    worker.run(f"import socket\nsocket.if_nameindex = lambda: list(enumerate({interfaces}))")
+    run = worker.run("%pip install --no-index a-module-that-nobody-has")
+    assert ("[the command ended with status 1. There is no network here" in run.stderr.decode()) is told
+    assert b"[the command ended with status 1" in run.stderr
+    assert b"network" not in worker.run("!exit 1").stderr
+
+
 def test_asking_for_inline_figures_is_no_error(shared: WorkerProcess) -> None:
     assert shared.run("%matplotlib inline\n1").result == "1"
 
