@@ -18,5 +18,5 @@ The host imports `frames` from here and nothing else. Where to look:
     the interpreter         main, channel, rebirth   the door, its socket, what a fork must not share
       a run                 runner, cells, commands, coroutines, sources, interrupts, streams
       an exception          tracebacks, stacks, hints, network
-      a value               display, forms, plaintext, tables, figures, drawing, png, images
+      a value               display, forms, plaintext, tables, figures, drawing, png, images, viewers, afterimport
 """

@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Any
 
-from . import figures, forms, frames, plaintext
+from . import figures, forms, frames, plaintext, viewers
 from .channel import Channel
 
 globals()["__builtins__"] = dict(vars(builtins))
@@ -26,6 +26,7 @@ class Display:
         self._shown_figures: list[Any] = []
         self._lock = threading.RLock()
         figures.install(self.show_open_figures, self.display)
+        viewers.install(self.display)
         builtins.display = self.display  # type: ignore[attr-defined]
 
     def begin(self) -> None:
@@ -43,7 +44,9 @@ class Display:
                 print(shown[0].data.decode("utf-8"))  # noqa: T201  (output of the user's, after its run)
 
     def show_result(self, value: object) -> None:
-        """Show the value of the last expression."""
+        """Show the value of the last expression; of what belongs to figures, these are shown when the run ends."""
+        if figures.open_figures() and figures.are_artists(value):
+            return
         if type(value) in _PLAIN_TYPES:
             text = plaintext.plain_text(value).encode("utf-8", "backslashreplace")
             self._channel.show_with_next(_text_frame(text, b"true"))

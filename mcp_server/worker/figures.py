@@ -5,15 +5,13 @@ matplotlib is never imported here; user code that imports it finds `show` in pla
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import io
+import itertools
 import sys
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from .afterimport import after_import
 from .drawing import draw_trimmed
 from .images import MOST_BYTES, MOST_PIXELS, Image, dimensions
 
@@ -21,6 +19,8 @@ _PYPLOT = "matplotlib.pyplot"
 _MANAGERS = "matplotlib._pylab_helpers"
 _MOST_ATTEMPTS = 5
 _LEAST_DPI = 1.0
+_MOST_NESTED = 3
+_MOST_PARTS = 1_000
 
 _replaced: list[Any] = []
 """Kept, as taking matplotlib's own functions apart would write to 70 pages that contexts share."""
@@ -72,6 +72,29 @@ def open_figures() -> list[Any]:
     return [manager.canvas.figure for manager in managers.get_all_fig_managers()]
 
 
+def are_artists(value: object) -> bool:
+    """Whether it is of what figures are made of, or a collection of such: what drawing functions return."""
+    kind = getattr(sys.modules.get("matplotlib.artist"), "Artist", None)
+    return kind is not None and not is_figure(value) and _are_all(kind, value, _MOST_NESTED)
+
+
+def _are_all(kind: type, value: object, depth: int) -> bool:
+    if issubclass(type(value), kind):  # not by `isinstance`, which asks the value
+        return True
+    parts = list(itertools.islice(_parts(value), _MOST_PARTS)) if depth else []
+    return bool(parts) and all(_are_all(kind, part, depth - 1) for part in parts)
+
+
+def _parts(value: object) -> Iterator[object]:
+    """What lists, tuples and arrays hold, whatever their subclasses say."""
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    if type(value) is array:
+        return iter(value.flat)  # type: ignore[attr-defined]
+    if isinstance(value, list):
+        return list.__iter__(value)
+    return tuple.__iter__(value) if isinstance(value, tuple) else iter(())
+
+
 def close_figures() -> None:
     managers: Any = getattr(sys.modules.get(_MANAGERS), "Gcf", None)
     if managers is not None and managers.figs:
@@ -90,49 +113,4 @@ def install(show_all: Callable[[], None], show_one: Callable[[Any], None]) -> No
         pyplot.show = show
         pyplot.Figure.show = lambda figure, *_args, **_options: show_one(figure)
 
-    loaded = sys.modules.get(_PYPLOT)
-    if loaded is not None:
-        hook(loaded)
-    else:
-        sys.meta_path.insert(0, _AfterImport(hook))
-
-
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Lets pyplot be imported by whoever can, and then gets it once."""
-
-    def __init__(self, hook: Callable[[Any], None]) -> None:
-        self._hook = hook
-
-    def find_spec(
-        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != _PYPLOT:
-            return None
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _HookedLoader(spec.loader, self._hook)
-        return spec
-
-
-class _HookedLoader(importlib.abc.Loader):
-    """The module's own loader, and a call after it."""
-
-    def __init__(self, loader: Any, hook: Callable[[Any], None]) -> None:
-        self._loader = loader
-        self._hook = hook
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        created: ModuleType | None = self._loader.create_module(spec)
-        return created
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        self._hook(module)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+    after_import(_PYPLOT, hook)

@@ -64,6 +64,8 @@ def hint(error: BaseException) -> str:
 def _missing_module(name: object) -> str:
     if not isinstance(name, str) or not name:
         return ""
+    if name == "IPython":
+        return "It is not installed, and not needed: `display(value)` is there without an import."
     parent, _, last = name.rpartition(".")
     if parent:
         package = sys.modules.get(parent)

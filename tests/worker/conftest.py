@@ -20,3 +20,10 @@ def worker(tmp_path: Path) -> Iterator[WorkerProcess]:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     with WorkerProcess(cwd=str(tmp_path_factory.mktemp("work"))) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def plotting() -> Iterator[WorkerProcess]:
+    with WorkerProcess("numpy", "pandas", "matplotlib.pyplot", "PIL.Image") as process:
+        process.run("import numpy as np, pandas as pd, matplotlib.pyplot as plt\nfrom PIL import Image")
+        yield process

@@ -5,32 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import PIL.Image
 import pytest
 
 from mcp_server.engine.turn import MAX_PARTS
-from tests.worker.worker_process import Run, Shown, WorkerProcess
-
-
-@pytest.fixture(scope="module")
-def plotting() -> Iterator[WorkerProcess]:
-    with WorkerProcess("numpy", "pandas", "matplotlib.pyplot", "PIL.Image") as process:
-        process.run("import numpy as np, pandas as pd, matplotlib.pyplot as plt\nfrom PIL import Image")
-        yield process
-
-
-def only(run: Run) -> Shown:
-    assert run.status == "ok", run.end
-    (shown,) = run.shown
-    return shown
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        return image.size
+from tests.worker.shown import image_size, only
+from tests.worker.worker_process import WorkerProcess
 
 
 def test_display_shows_each_object_as_it_comes(shared: WorkerProcess) -> None:
@@ -238,84 +220,6 @@ def test_a_table_says_what_it_is_and_shows_head_and_tail(
     for text in absent:
         assert text not in shown.text
     assert len(shown.text) < 8000
-
-
-def test_figures_left_open_are_shown_once_in_order_and_closed(plotting: WorkerProcess) -> None:
-    run = plotting.run("for n in range(3):\n    plt.figure(figsize=(n + 1, 2), dpi=100)\n    plt.title(f'number {n}')")
-    assert [shown.alts["image/png"] for shown in run.shown] == [
-        f"figure {n + 1}00×200: number {n}" for n in range(3)
-    ]  # fmt: skip
-    assert all(shown.parts["image/png"].startswith(b"\x89PNG") for shown in run.shown)
-    assert plotting.run("plt.get_fignums()").result == "[]"
-    assert plotting.run("1").shown[0].order == ["text/plain"]
-
-
-def test_show_shows_at_once_and_nothing_is_left_for_the_end(plotting: WorkerProcess) -> None:
-    plotting.start("import os\nr, w = os.pipe()\nplt.plot([1, 2])\nplt.show()\nplt.get_fignums()")
-    frame = plotting.receive()
-    assert [part["mime"] for part in frame.header["parts"]] == ["text/plain", "image/png"]
-    run = plotting.finish()
-    assert [shown.text for shown in run.shown] == ["[]"]
-    assert run.stderr == b""
-
-
-def test_show_works_where_the_run_itself_imports_pyplot(worker: WorkerProcess) -> None:
-    run = worker.run(
-        "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1])\nplt.show()\nprint('after')"
-    )
-    assert len(run.shown) == 1
-    assert b"Traceback" not in run.stderr  # matplotlib itself may say where it keeps its cache
-    assert worker.run("fig.show()").shown[0].order == ["text/plain", "image/png"]
-    assert worker.run("import sys; [f for f in sys.meta_path if 'AfterImport' in repr(f)]").result == "[]"
-    assert worker.run("type(plt.__loader__).__name__, type(plt.__spec__.loader).__name__").result == (
-        "('SourceFileLoader', 'SourceFileLoader')"
-    )
-
-
-def test_a_figure_as_the_result_is_shown_once(plotting: WorkerProcess) -> None:
-    shown = only(plotting.run("fig, ax = plt.subplots()\nax.plot([1])\nfig"))
-    assert shown.is_result
-    assert shown.text == "figure 640×480"
-    assert only(plotting.run("fig, ax = plt.subplots()\ndisplay(fig)")).is_result is False
-
-
-def test_figures_of_a_failing_run_are_shown(plotting: WorkerProcess) -> None:
-    run = plotting.run("plt.plot([1])\n1/0")
-    assert run.error["name"] == "ZeroDivisionError"
-    assert len(run.shown) == 1
-
-
-def test_a_figure_that_cannot_be_drawn_says_why_and_the_run_is_well(plotting: WorkerProcess) -> None:
-    shown = only(plotting.run("plt.title('$\\\\frac{$')\nNone"))
-    assert shown.order == ["text/plain"]
-    assert shown.text.startswith("figure that cannot be drawn: ValueError: ")
-
-
-def test_ten_images_are_shown_and_the_rest_is_counted(plotting: WorkerProcess) -> None:
-    run = plotting.run("for _ in range(13): plt.figure(figsize=(1, 1))")
-    assert [len(shown.order) for shown in run.shown] == [2] * 10 + [1]
-    assert run.shown[-1].text == "3 more figures, not shown: a run shows at most 10 images"
-    run = plotting.run("for _ in range(12): display(Image.new('L', (2, 2)))")
-    assert [len(shown.order) for shown in run.shown] == [2] * 10 + [1] * 2
-    assert run.shown[-1].text == "image 2×2 L (not shown: a run shows at most 10 images)"
-
-
-FIGURES = {
-    "too wide": ("plt.figure(figsize=(40, 5), dpi=100)", "figure 4000×500, scaled to"),
-    "absurd": ("plt.figure(figsize=(500, 500), dpi=200)", "figure 100000×100000, scaled to"),
-    "noise": (
-        "plt.figure(figsize=(14, 14), dpi=100)\nplt.imshow(np.random.rand(1400, 1400, 3), interpolation='nearest')",
-        "figure 1400×1400, scaled to",
-    ),
-}
-
-
-@pytest.mark.parametrize(("code", "alt"), FIGURES.values(), ids=FIGURES)
-def test_a_figure_that_is_too_large_is_drawn_smaller(plotting: WorkerProcess, code: str, alt: str) -> None:
-    shown = only(plotting.run(code + "\nNone"))
-    assert shown.alts["image/png"].startswith(alt)
-    assert len(shown.parts["image/png"]) <= 700_000
-    assert max(image_size(shown.parts["image/png"])) <= 1568
 
 
 def png(width: int, height: int) -> str:
