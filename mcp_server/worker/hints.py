@@ -1,5 +1,5 @@
-"""A sentence that helps after some errors: what a missing name may have meant, how a missing module can be had, and
-that there is no network.
+"""A sentence that helps after some errors: what was meant by a name or a label, how a module can be had, and that there
+is no network.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 from . import network
 
@@ -19,6 +20,11 @@ globals()["__builtins__"] = dict(vars(builtins))
 
 _MOST_NAMES = 5_000
 """Comparing is quadratic in a way; a namespace larger than this is not searched."""
+
+_MOST_LABELS = 30
+"""Of an index, listed; of a longer one the first and the last are named."""
+
+_LABEL_CHARS = 40
 
 _DISTRIBUTIONS = {
     "bs4": "beautifulsoup4",
@@ -52,6 +58,8 @@ def hint(error: BaseException) -> str:
         return _missing_name(getattr(error, "name", None), error.__traceback__)
     if isinstance(error, AttributeError):
         return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
+    if isinstance(error, KeyError):
+        return _missing_label(error.__traceback__)
     if type(error) is RuntimeError and str(error) in _EVENT_LOOP:
         return _EVENT_LOOP[str(error)]
     if isinstance(error, ImportError) and error.name in sys.modules:
@@ -104,6 +112,36 @@ def _missing_attribute(name: object, owner: object) -> str:
     if not isinstance(name, str) or owner is None:
         return ""
     return _did_you_mean(_close(name, dir(owner)))
+
+
+def _missing_label(entry: TracebackType | None) -> str:
+    """What labels there are, where pandas was asked for one: what it looked at is in its frames."""
+    pandas = sys.modules.get("pandas")
+    asked = tuple(getattr(pandas, name) for name in ("Index", "DataFrame") if hasattr(pandas, name))
+    found: Any = None
+    wanted: object = None
+    while asked and entry is not None:
+        names = entry.tb_frame.f_locals
+        holder = names.get("self", names.get("obj"))
+        if not str(entry.tb_frame.f_globals.get("__name__")).startswith("pandas."):
+            found = None  # it called code of somebody else's, where the error is
+        elif isinstance(holder, asked):
+            found, wanted = holder, names.get("key", names.get("gpr"))
+        entry = entry.tb_next
+    labels = getattr(found, "columns", found)
+    if labels is None or not len(labels):
+        return ""
+    if len(labels) > _MOST_LABELS:
+        said = "There are %d labels, from %s to %s." % (len(labels), _label(labels[0]), _label(labels[-1]))
+    else:
+        said = "There are the labels %s." % ", ".join(map(_label, labels))
+    close = _close(wanted, labels) if isinstance(wanted, str) else []
+    return " ".join(filter(None, (_did_you_mean(close), said)))
+
+
+def _label(label: object) -> str:
+    text = repr(label)
+    return text if len(text) <= _LABEL_CHARS else text[:_LABEL_CHARS] + "…"
 
 
 def _did_you_mean(close: list[str]) -> str:

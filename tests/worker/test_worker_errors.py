@@ -243,68 +243,6 @@ def test_an_error_does_not_keep_its_variables_alive(worker: WorkerProcess) -> No
     assert worker.run("gc.collect(); len(alive)").result == "0"
 
 
-CONNECTED = "import socket\nsocket.if_nameindex = lambda: [(1, 'lo'), (2, 'eth0')]"
-
-
-def test_a_missing_module_names_what_is_close_and_how_to_get_it(worker: WorkerProcess) -> None:
-    worker.run(CONNECTED)
-    error = worker.run("import pandsa").error
-    assert error["message"].startswith("No module named 'pandsa'\n")
-    assert "pandas" in error["message"]
-    assert "%pip install pandsa" in error["message"]
-    assert "%pip install scikit-learn" in worker.run("import sklearn").error["message"]
-    assert "Similar in json: decoder" in worker.run("import json.decodr").error["message"]
-
-
-NETWORK = "There is no network here"
-
-ALONE = """
-import socket
-socket.if_nameindex = lambda: [(1, 'lo')]
-def look_up(name): raise socket.gaierror(-2, 'Name or service not known')
-"""
-
-SOUGHT = {
-    "a name": "look_up('a')",
-    "an address": "raise OSError(101, 'Network is unreachable')",
-    "as a cause": "try: look_up('a')\nexcept OSError as e: raise RuntimeError('all attempts failed') from e",
-    "while it was handled": "try: look_up('a')\nexcept OSError: raise ConnectionError('no connection')",
-    "a module": "import a_module_that_nobody_has",
-}
-
-
-@pytest.mark.parametrize("code", SOUGHT.values(), ids=SOUGHT)
-def test_where_there_is_no_network_an_error_that_comes_of_it_says_so(worker: WorkerProcess, code: str) -> None:
-    message = worker.run(ALONE + code).error["message"]
-    assert NETWORK in message
-    assert "%pip" not in message
-
-
-@pytest.mark.parametrize(
-    "code", ["raise FileNotFoundError(2, 'No such file')", "e = OSError('x')\ne.__cause__ = e\nraise e"]
-)
-def test_other_errors_do_not_speak_of_the_network(worker: WorkerProcess, code: str) -> None:
-    assert NETWORK not in worker.run(ALONE + code).error["message"]
-
-
-def test_a_network_that_is_there_is_not_denied(worker: WorkerProcess) -> None:
-    assert NETWORK not in worker.run(f"{ALONE}\n{CONNECTED}\nlook_up('a')").error["message"]
-
-
-@pytest.mark.parametrize(
-    ("code", "hint"),
-    [
-        (
-            "asyncio.create_task(asyncio.sleep(0))",
-            "A cell with `await` at its top level runs on the context's event loop",
-        ),
-        ("await asyncio.sleep(0)\nasyncio.run(asyncio.sleep(0))", "Here `await` works at the top level: await it."),
-    ],
-)
-def test_mistakes_with_the_event_loop_get_a_hint(worker: WorkerProcess, code: str, hint: str) -> None:
-    assert hint in worker.run("import asyncio\n" + code).error["message"]
-
-
 def test_the_name_of_an_error_is_bounded_as_its_text_is(worker: WorkerProcess) -> None:
     error = worker.run("raise type('N' * 20_000_000, (Exception,), {})('m' * 20_000_000)").error
     assert error["name"] == "N" * 300 + "…"

@@ -60,8 +60,3 @@ def test_what_a_handle_of_ipython_updates_is_shown_again(notebook: WorkerProcess
     )
     assert [shown.text for shown in notebook.run(code.format(True)).shown] == ["1", "2", "'made'"]
     assert [shown.text for shown in notebook.run(code.format("'mine'")).shown] == ["1", "2", "'mine'"]
-
-
-def test_who_looks_for_ipython_in_vain_is_told_what_there_is(worker: WorkerProcess) -> None:
-    code = "raise ModuleNotFoundError(\"No module named 'IPython'\", name='IPython')"
-    assert "`display(value)` is there without an import" in worker.run(code).error["message"]

@@ -1,0 +1,116 @@
+"""The sentence that helps after an error: what was meant, what there is, and what there is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.worker.worker_process import WorkerProcess
+
+
+@pytest.fixture(scope="module")
+def frames() -> Iterator[WorkerProcess]:
+    with WorkerProcess("pandas") as process:
+        process.run("import pandas as pd\ndf = pd.DataFrame({'city': ['a', 'b'], 'price': [1, 2]})")
+        yield process
+
+
+CONNECTED = "import socket\nsocket.if_nameindex = lambda: [(1, 'lo'), (2, 'eth0')]"
+
+
+def test_a_missing_module_names_what_is_close_and_how_to_get_it(worker: WorkerProcess) -> None:
+    worker.run(CONNECTED)
+    error = worker.run("import pandsa").error
+    assert error["message"].startswith("No module named 'pandsa'\n")
+    assert "pandas" in error["message"]
+    assert "%pip install pandsa" in error["message"]
+    assert "%pip install scikit-learn" in worker.run("import sklearn").error["message"]
+    assert "Similar in json: decoder" in worker.run("import json.decodr").error["message"]
+
+
+NETWORK = "There is no network here"
+
+ALONE = """
+import socket
+socket.if_nameindex = lambda: [(1, 'lo')]
+def look_up(name): raise socket.gaierror(-2, 'Name or service not known')
+"""
+
+SOUGHT = {
+    "a name": "look_up('a')",
+    "an address": "raise OSError(101, 'Network is unreachable')",
+    "as a cause": "try: look_up('a')\nexcept OSError as e: raise RuntimeError('all attempts failed') from e",
+    "while it was handled": "try: look_up('a')\nexcept OSError: raise ConnectionError('no connection')",
+    "a module": "import a_module_that_nobody_has",
+}
+
+
+@pytest.mark.parametrize("code", SOUGHT.values(), ids=SOUGHT)
+def test_where_there_is_no_network_an_error_that_comes_of_it_says_so(worker: WorkerProcess, code: str) -> None:
+    message = worker.run(ALONE + code).error["message"]
+    assert NETWORK in message
+    assert "%pip" not in message
+
+
+@pytest.mark.parametrize(
+    "code", ["raise FileNotFoundError(2, 'No such file')", "e = OSError('x')\ne.__cause__ = e\nraise e"]
+)
+def test_other_errors_do_not_speak_of_the_network(worker: WorkerProcess, code: str) -> None:
+    assert NETWORK not in worker.run(ALONE + code).error["message"]
+
+
+def test_a_network_that_is_there_is_not_denied(worker: WorkerProcess) -> None:
+    assert NETWORK not in worker.run(f"{ALONE}\n{CONNECTED}\nlook_up('a')").error["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        (
+            "asyncio.create_task(asyncio.sleep(0))",
+            "A cell with `await` at its top level runs on the context's event loop",
+        ),
+        ("await asyncio.sleep(0)\nasyncio.run(asyncio.sleep(0))", "Here `await` works at the top level: await it."),
+    ],
+)
+def test_mistakes_with_the_event_loop_get_a_hint(worker: WorkerProcess, code: str, hint: str) -> None:
+    assert hint in worker.run("import asyncio\n" + code).error["message"]
+
+
+def test_who_looks_for_ipython_in_vain_is_told_what_there_is(worker: WorkerProcess) -> None:
+    code = "raise ModuleNotFoundError(\"No module named 'IPython'\", name='IPython')"
+    assert "`display(value)` is there without an import" in worker.run(code).error["message"]
+
+
+COLUMNS = "There are the labels 'city', 'price'."
+
+LABELS = {
+    "a column": ("df['pricee']", "Did you mean 'price'? " + COLUMNS),
+    "several columns": ("df[['city', 'zzz']]", COLUMNS),
+    "a column to sort by": ("df.sort_values('prices')", "Did you mean 'price'? " + COLUMNS),
+    "a column to group by": ("df.groupby('zzz')", COLUMNS),
+    "a column to join on": ("df.merge(df, on='id')", COLUMNS),
+    "a row": ("df.loc[5]", "There are the labels 0, 1."),
+    "one of many": ("pd.Series(range(1000))[5000]", "There are 1000 labels, from 0 to 999."),
+    "a long one": ("df.rename(columns={'city': 'x' * 100})['y']", "There are the labels '" + "x" * 39 + "…, 'price'."),
+}
+
+
+@pytest.mark.parametrize(("code", "said"), LABELS.values(), ids=LABELS)
+def test_a_missing_label_of_pandas_names_those_that_there_are(frames: WorkerProcess, code: str, said: str) -> None:
+    assert frames.run(code).error["message"].endswith("\n" + said)
+
+
+NO_LABELS = {
+    "a dictionary": "{'price': 1}['pricee']",
+    "a dictionary within pandas": "df.apply(lambda column: {'price': 1}['pricee'])",
+    "an empty frame": "pd.DataFrame()['price']",
+}
+
+
+@pytest.mark.parametrize("code", NO_LABELS.values(), ids=NO_LABELS)
+def test_a_key_of_something_else_gets_no_labels(frames: WorkerProcess, code: str) -> None:
+    error = frames.run(code).error
+    assert error["name"] == "KeyError"
+    assert "label" not in error["message"]
