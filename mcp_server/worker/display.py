@@ -45,7 +45,7 @@ class Display:
 
     def show_result(self, value: object) -> None:
         """Show the value of the last expression; of what belongs to figures, these are shown when the run ends."""
-        if figures.open_figures() and figures.are_artists(value):
+        if figures.any_open() and figures.are_artists(value):
             return
         if type(value) in _PLAIN_TYPES:
             text = plaintext.plain_text(value).encode("utf-8", "backslashreplace")
@@ -68,11 +68,8 @@ class Display:
 
     def show_open_figures(self) -> None:
         """Show the figures that pyplot holds open, in order, each once, and close them."""
-        waiting = figures.open_figures()
-        if not waiting:
-            return
         left_out = 0
-        for figure in waiting:
+        for figure in figures.open_figures():
             if any(figure is shown for shown in self._shown_figures):
                 continue
             if self._tally.is_full:

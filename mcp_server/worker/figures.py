@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,11 @@ def is_figure(value: object) -> bool:
     return kind is not None and isinstance(value, kind)
 
 
+def is_blank(figure: Any) -> bool:
+    """Whether nothing has been put on it, as where a table's `plot` makes a figure of its own after `plt.figure()`."""
+    return all(part is figure.patch for part in figure.get_children())
+
+
 def describe(figure: Any) -> str:
     """What it is, its size as asked for, and its title where it has one."""
     width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
@@ -42,6 +48,15 @@ def describe(figure: Any) -> str:
 
 def draw(figure: Any) -> Image:
     """The figure as a PNG that fits; too large ones are drawn again with fewer dots per inch."""
+    with warnings.catch_warnings(record=True) as caught:
+        image = _fitting(figure)
+    # Said once each, and not of a place in here.
+    for text, category in dict.fromkeys((str(warning.message), warning.category) for warning in caught):
+        warnings.warn_explicit(text, category, "<figure>", 1)
+    return image
+
+
+def _fitting(figure: Any) -> Image:
     dpi = min(float(figure.dpi), MOST_PIXELS / max(figure.get_size_inches()))
     data = b""
     for _ in range(_MOST_ATTEMPTS):
@@ -64,12 +79,18 @@ def _png(figure: Any, dpi: float) -> bytes:
     return buffer.getvalue()
 
 
-def open_figures() -> list[Any]:
-    """The figures that pyplot holds, in the order of their numbers."""
+def any_open() -> bool:
+    """Whether pyplot holds a figure."""
     managers: Any = getattr(sys.modules.get(_MANAGERS), "Gcf", None)
-    if managers is None or not managers.figs:
+    return managers is not None and bool(managers.figs)
+
+
+def open_figures() -> list[Any]:
+    """The figures that pyplot holds and that have something on them, in the order of their numbers."""
+    if not any_open():
         return []
-    return [manager.canvas.figure for manager in managers.get_all_fig_managers()]
+    figures = [manager.canvas.figure for manager in sys.modules[_MANAGERS].Gcf.get_all_fig_managers()]
+    return [figure for figure in figures if not is_blank(figure)]
 
 
 def are_artists(value: object) -> bool:
@@ -96,9 +117,8 @@ def _parts(value: object) -> Iterator[object]:
 
 
 def close_figures() -> None:
-    managers: Any = getattr(sys.modules.get(_MANAGERS), "Gcf", None)
-    if managers is not None and managers.figs:
-        managers.destroy_all()
+    if any_open():
+        sys.modules[_MANAGERS].Gcf.destroy_all()
 
 
 def install(show_all: Callable[[], None], show_one: Callable[[Any], None]) -> None:

@@ -98,6 +98,8 @@ def _of_figure(figure: Any, tally: Tally) -> list[Form]:
         what = figures.describe(figure)
         if tally.is_full:
             return [_text_form("%s (%s)" % (what, _too_many()))]
+        if figures.is_blank(figure):
+            return [_text_form("%s with nothing on it" % what)]
         drawn = figures.draw(figure)
     except Exception as trouble:
         return [_text_form("figure that cannot be drawn: %s" % _said(trouble))]

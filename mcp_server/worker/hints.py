@@ -62,6 +62,8 @@ def hint(error: BaseException) -> str:
         return _missing_label(error.__traceback__)
     if type(error) is RuntimeError and str(error) in _EVENT_LOOP:
         return _EVENT_LOOP[str(error)]
+    if isinstance(error, ImportError) and str(error).startswith("Cannot load backend"):
+        return "None need be chosen: figures are shown as images here."
     if isinstance(error, ImportError) and error.name in sys.modules:
         return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
     if network.was_sought(error) and not network.is_there():

@@ -1,5 +1,6 @@
 """Data frames, series and arrays as text: what they are, then head and tail, with what is between counted.
 
+How many rows and columns of a table are shown is ours, unless code has set pandas' own options for it.
 Nothing is imported: what user code never imported cannot be the type of a value.
 """
 
@@ -13,6 +14,17 @@ _MOST_CHARS = 6_000
 """Two thirds of what a report gives to everything by default."""
 
 _MOST_LINE_CHARS = 250
+
+_MOST_WISHED_CHARS = 30_000
+_MOST_WISHED_LINE_CHARS = 2_000
+"""The same where code wishes for rows or columns: the whole of what a text may have, and of what a line may."""
+
+_MOST_WISHED = {"display.max_rows": 2_000, "display.max_columns": 500}
+"""More would be made into text only to be cut."""
+
+_USUAL = {"display.max_rows": (60,), "display.max_columns": (0, 20)}
+"""What pandas' options are where nobody has set them."""
+
 _MOST_CELL_CHARS = 60
 _MOST_DTYPES = 40
 _MOST_WHOLE_ROWS = 60
@@ -90,26 +102,47 @@ def _dtypes(frame: Any, columns: int) -> str:
     return ", ".join(named)
 
 
+def _wish(option: str) -> int | None:
+    """How many code wants to see, by an option of pandas; None where it says nothing."""
+    get_option: Any = getattr(sys.modules["pandas"], "get_option")  # noqa: B009  (the type of a module has none)
+    value = get_option(option)
+    if value in _USUAL[option]:
+        return None
+    most = _MOST_WISHED[option]
+    return min(value, most) if isinstance(value, int) and value > 0 else most
+
+
+def _row_plans(rows: int, wished: int | None) -> list[tuple[int, int]]:
+    """Rows from the begin and from the end, in the order in which they are to be tried."""
+    if wished is None:
+        return [(rows, 0), *_ROWS] if rows <= _MOST_WHOLE_ROWS else list(_ROWS)
+    whole = [(rows, 0)] if rows <= wished else [(wished - wished // 2, wished // 2)]
+    return whole + [plan for plan in _ROWS if sum(plan) < wished]
+
+
 def _frame_body(frame: Any, rows: int, columns: int) -> list[str]:
     """The largest choice of rows and columns that fits."""
+    wished_rows, wished_columns = _wish("display.max_rows"), _wish("display.max_columns")
+    most_chars = _MOST_CHARS if wished_rows is None and wished_columns is None else _MOST_WISHED_CHARS
+    line_chars = _MOST_LINE_CHARS if wished_columns is None else _MOST_WISHED_LINE_CHARS
+    sizes = _COLUMNS if wished_columns is None else (wished_columns, *_COLUMNS)
     body: list[str] = []
-    for wanted_columns in _choices(columns, _COLUMNS):
+    for wanted_columns in _choices(columns, sizes):
         chosen = _ends(columns, wanted_columns - wanted_columns // 3, wanted_columns // 3)
         note = []
         if len(chosen) < columns:
             note = ["columns shown: %s" % _ranges(columns, chosen)]
-        plans = [(rows, 0), *_ROWS] if rows <= _MOST_WHOLE_ROWS else list(_ROWS)
-        for head, tail in plans:
+        for head, tail in _row_plans(rows, wished_rows):
             body = note + _rows_with_gap(frame.iloc[:, chosen], rows, head, tail)
-            if max(map(len, body)) > _MOST_LINE_CHARS:
+            if max(map(len, body)) > line_chars:
                 break  # fewer rows make no line shorter
-            if sum(map(len, body)) <= _MOST_CHARS:
+            if sum(map(len, body)) <= most_chars:
                 return body
-    return [line[:_MOST_LINE_CHARS] for line in body][: _MOST_CHARS // _MOST_LINE_CHARS]
+    return [line[:line_chars] for line in body][: most_chars // line_chars]
 
 
 def _choices(available: int, sizes: tuple[int, ...]) -> list[int]:
-    return [min(available, sizes[0]), *(size for size in sizes[1:] if size < available)]
+    return [min(available, sizes[0]), *(size for size in sizes[1:] if size < min(available, sizes[0]))]
 
 
 def _ends(count: int, head: int, tail: int) -> list[int]:
@@ -144,10 +177,11 @@ def _series_text(series: Any) -> str:
     name = "" if series.name is None else " %s" % (series.name,)
     facts = (type(series).__name__, name, _count(count, "value"), series.dtype, _memory(series))
     title = "%s%s: %s, %s, %s" % facts
+    wished = _wish("display.max_rows")
     body: list[str] = []
-    for head, tail in [(count, 0), *_ROWS] if count <= _MOST_WHOLE_ROWS else list(_ROWS):
+    for head, tail in _row_plans(count, wished):
         body = _rows_with_gap(series, count, head, tail)
-        if sum(map(len, body)) <= _MOST_CHARS:
+        if sum(map(len, body)) <= (_MOST_CHARS if wished is None else _MOST_WISHED_CHARS):
             break
     return "\n".join([title, *(line[:_MOST_LINE_CHARS] for line in body)])
 

@@ -73,7 +73,7 @@ async def test_matplotlib_is_warm_in_a_context_and_leaves_nothing_behind(warm_be
 @pytest.mark.anyio
 async def test_the_first_figure_of_a_context_has_the_first_number(warm_bench: tuple[Bench, Cell]) -> None:
     bench, _ = warm_bench
-    _, heard = await bench.run("import matplotlib.pyplot as plt\nplt.get_fignums(), plt.figure().number")
+    _, heard = await bench.run("import matplotlib.pyplot as plt\nplt.get_fignums(), plt.subplots()[0].number")
     images = [form.mime for chunk in heard.chunks for form in getattr(chunk, "representations", ())]
     assert "image/png" in images
     assert heard.result() == "([], 1)"

@@ -137,7 +137,7 @@ SLOW = (
     "import time\nimport matplotlib.pyplot as plt\n"
     "class Slow(plt.Figure):\n"
     "    def draw(self, renderer):\n        print('ready', flush=True)\n        time.sleep(1000)\n"
-    "plt.figure(FigureClass=Slow)\n"
+    "plt.figure(FigureClass=Slow).text(0, 0, 'x')\n"
 )
 
 

@@ -78,6 +78,13 @@ def test_mistakes_with_the_event_loop_get_a_hint(worker: WorkerProcess, code: st
     assert hint in worker.run("import asyncio\n" + code).error["message"]
 
 
+def test_a_backend_that_opens_windows_is_said_to_be_needless(worker: WorkerProcess) -> None:
+    said = (
+        "Cannot load backend 'TkAgg' which requires the 'tk' interactive framework, as 'headless' is currently running"
+    )
+    assert "figures are shown as images here" in worker.run(f"raise ImportError({said!r})").error["message"]
+
+
 def test_who_looks_for_ipython_in_vain_is_told_what_there_is(worker: WorkerProcess) -> None:
     code = "raise ModuleNotFoundError(\"No module named 'IPython'\", name='IPython')"
     assert "`display(value)` is there without an import" in worker.run(code).error["message"]

@@ -46,6 +46,26 @@ def test_a_figure_as_the_result_is_shown_once(plotting: WorkerProcess) -> None:
     assert only(plotting.run("fig, ax = plt.subplots()\ndisplay(fig)")).is_result is False
 
 
+def test_a_figure_with_nothing_on_it_is_closed_and_only_shown_where_it_is_asked_for(plotting: WorkerProcess) -> None:
+    run = plotting.run("plt.figure()\npd.DataFrame({'a': [1, 2]}).plot()\nNone")
+    assert [shown.order for shown in run.shown] == [["text/plain", "image/png"]]
+    assert plotting.run("plt.figure()\nplt.show()\nplt.get_fignums()").result == "[]"
+    for code in ("plt.figure(figsize=(2, 1))", "display(plt.figure(figsize=(2, 1)))"):
+        assert only(plotting.run(code)).text == "figure 200×100 with nothing on it"
+
+
+def test_what_the_drawing_warns_of_is_said_once_for_each_figure(plotting: WorkerProcess) -> None:
+    code = "plt.figtext(0, 0, '{0}')\nplt.figtext(0, 1, '{0}')\nNone".format("\N{CJK UNIFIED IDEOGRAPH-65E5}")
+    for _ in range(2):
+        run = plotting.run(code)
+        assert run.stderr.count(b"UserWarning: Glyph 26085") == 1
+        assert run.stderr.startswith(b"<figure>:1: ")
+        assert len(run.shown) == 1
+    quiet = plotting.run(f"import warnings\nwith warnings.catch_warnings():\n    warnings.simplefilter('ignore')\n"
+                         f"    {code.splitlines()[0]}\n    plt.show()")  # fmt: skip
+    assert quiet.stderr == b""
+
+
 ARTISTS = {
     "a list of lines": "plt.plot([1, 2])",
     "axes": "plt.gca()",
@@ -95,7 +115,7 @@ def test_a_figure_that_cannot_be_drawn_says_why_and_the_run_is_well(plotting: Wo
 
 
 def test_ten_images_are_shown_and_the_rest_is_counted(plotting: WorkerProcess) -> None:
-    run = plotting.run("for _ in range(13): plt.figure(figsize=(1, 1))")
+    run = plotting.run("for _ in range(13): plt.figure(figsize=(1, 1)).text(0, 0, 'x')")
     assert [len(shown.order) for shown in run.shown] == [2] * 10 + [1]
     assert run.shown[-1].text == "3 more figures, not shown: a run shows at most 10 images"
     run = plotting.run("for _ in range(12): display(Image.new('L', (2, 2)))")
@@ -104,8 +124,11 @@ def test_ten_images_are_shown_and_the_rest_is_counted(plotting: WorkerProcess) -
 
 
 FIGURES = {
-    "too wide": ("plt.figure(figsize=(40, 5), dpi=100)", "figure 4000×500, scaled to"),
-    "absurd": ("plt.figure(figsize=(500, 500), dpi=200)", "figure 100000×100000, scaled to"),
+    "too wide": ("plt.figure(figsize=(40, 5), dpi=100).add_axes((0, 0, 1, 1))", "figure 4000×500, scaled to"),
+    "absurd": (
+        "plt.figure(figsize=(500, 500), dpi=200).add_axes((0, 0, 1, 1)).set_axis_off()",
+        "figure 100000×100000, scaled to",
+    ),
     "noise": (
         "plt.figure(figsize=(14, 14), dpi=100)\nplt.imshow(np.random.rand(1400, 1400, 3), interpolation='nearest')",
         "figure 1400×1400, scaled to",

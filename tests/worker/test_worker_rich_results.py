@@ -222,6 +222,30 @@ def test_a_table_says_what_it_is_and_shows_head_and_tail(
     assert len(shown.text) < 8000
 
 
+WISHES = {
+    "few rows": ("display.max_rows', 5", "rows", ["0    0", "… 95 more rows …", "99  99"], 7),
+    "all rows": ("display.max_rows', None", "rows", ["50  50"], 101),
+    "more rows than are made": ("display.max_rows', None", "pd.concat([rows] * 50)", ["… 3,000 more rows …"], 2002),
+    "few columns": ("display.max_columns', 3", "columns", ["columns shown: the first 2 and the last 1 of 60"], 3),
+    "all columns": ("display.max_columns', None", "columns", ["  30  31  "], 2),
+    "columns that are too many": ("display.max_columns', None", "pd.concat([columns] * 90, axis=1)", ["of 5,400"], 3),
+    "few values": ("display.max_rows', 5", "rows.a", ["… 95 more rows …"], 6),
+    "all values": ("display.max_rows', 200", "rows.a", ["50    50"], 100),
+}
+
+
+@pytest.mark.parametrize(("option", "code", "present", "lines"), WISHES.values(), ids=WISHES)
+def test_options_of_pandas_say_how_much_of_a_table_is_shown(
+    plotting: WorkerProcess, option: str, code: str, present: list[str], lines: int
+) -> None:
+    plotting.run("rows = pd.DataFrame({'a': range(100)})\ncolumns = pd.DataFrame([range(60)])")
+    text = only(plotting.run(f"with pd.option_context('{option}): display({code})")).text
+    for part in present:
+        assert part in text
+    table = [line for line in text.split("\n") if not line.startswith(("DataFrame", "Series", "dtypes"))]
+    assert len(table) == lines
+
+
 def png(width: int, height: int) -> str:
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (width, height), "red").save(buffer, "PNG")
