@@ -73,19 +73,22 @@ def _close_result(opened: asyncio.Task[int]) -> None:
 
 
 class _Told:
-    """The changes that runs of a sandbox found in the newest moment: none is of a run that begins later in it."""
+    """The changes that runs of a sandbox found and a later run could take for its own, by their stamps.
+
+    A moment holds several runs; and since Linux 6.13 a file may be stamped ahead of the moment in which it is changed,
+    in one that is still to come.
+    """
 
     def __init__(self) -> None:
-        self._moment_ns = 0
         self._stamps: frozenset[tuple[str, int]] = frozenset()
 
     def add(self, stamps: frozenset[tuple[str, int]]) -> None:
-        now_ns = moment_ns()
-        self._stamps = self._stamps | stamps if now_ns == self._moment_ns else stamps
-        self._moment_ns = now_ns
+        self._stamps |= stamps
 
-    def in_moment(self, since_ns: int) -> frozenset[tuple[str, int]]:
-        return self._stamps if since_ns == self._moment_ns else frozenset()
+    def since(self, since_ns: int) -> frozenset[tuple[str, int]]:
+        """Those that a run finds which begins at that moment. Of what is before it, no later run finds any."""
+        self._stamps = frozenset(stamp for stamp in self._stamps if stamp[1] >= since_ns)
+        return self._stamps
 
 
 class LocalFiles:
@@ -123,7 +126,7 @@ class LocalFiles:
         work_fd = await self._work_fd()
         self._usage = usage(work_fd) if self._told.entries > FEW_ENTRIES else None
         self._since_ns = moment_ns()
-        self._told_before = self._told_of_sandbox.in_moment(self._since_ns) | self._told.stamps
+        self._told_before = self._told_of_sandbox.since(self._since_ns) | self._told.stamps
         outputs = RunOutputs(self._open_outputs, run, self._outputs_path, f"run://{self._context_id}", self._quota)
         self._runs = [kept for kept in self._runs if kept.stored]
         self._runs.append(outputs)

@@ -62,6 +62,28 @@ def test_a_file_is_told_once_of_the_run_that_made_it(tmp_path: Path, monkeypatch
     asyncio.run(scene())
 
 
+def test_a_file_that_is_stamped_in_a_moment_to_come_is_told_once_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does since Linux 6.13: its stamps are finer than the clock that stands still between two ticks."""
+    moments = iter(range(moment_ns() - 60_000_000_000, moment_ns(), 4_000_000))
+    monkeypatch.setattr(files, "moment_ns", lambda: next(moments))
+
+    async def scene() -> None:
+        sandbox = SandboxFiles(cast("Cell", Place(tmp_path)), "sandbox", 1 << 20)
+        one, other = sandbox.of_context("ctx_1", "one"), sandbox.of_context("ctx_2", "other")
+        await one.begin(1)
+        (tmp_path / "made").write_text("1")
+        assert await told(one) == ["/work/made"]
+        for run in range(2, 5):
+            for context in (one, other):
+                await context.begin(run)
+                assert await told(context) == []
+        sandbox.close()
+
+    asyncio.run(scene())
+
+
 def test_what_an_earlier_run_of_the_moment_made_is_changed_and_not_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
