@@ -13,11 +13,12 @@ error first, then values, then the streams; what one does not use another may.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mcp_server.model import DisplayChunk, ErrorInfo, FileChange, Report, State, Status, StoredOutput
 from mcp_server.shaping.failure import NAME_CHARS, shape_failure, without_surrogates
+from mcp_server.shaping.fatal import without_own_frames
 from mcp_server.shaping.heading import first_line, is_the_stop_itself, statements
 from mcp_server.shaping.marks import counted, note, one_line
 from mcp_server.shaping.sections import FAILURE, STREAMS, VALUES, Section, arrange
@@ -79,6 +80,8 @@ def compose(record: RunRecord, budget_chars: int) -> Report:
     """
     if budget_chars < MIN_BUDGET_CHARS:
         raise ValueError(f"a report needs a budget of at least {MIN_BUDGET_CHARS} characters, not {budget_chars}")
+    if record.status is Status.CRASHED:
+        record = replace(record, stderr=without_own_frames(record.stderr))
     values = show_values(record.displays, budget_chars)
     opening = _opening(record, budget_chars)
     sections = _sections(record, values, budget_chars)

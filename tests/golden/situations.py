@@ -272,7 +272,13 @@ OUTCOMES = {
             signal=11,
             stderr=shaped(
                 b"Fatal Python error: Segmentation fault\n\nCurrent thread 0x00007f (most recent call first):\n"
+                b'  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at\n'
+                b'  File "<cell 7>", line 1 in <module>\n'
+                b'  File "/.worker/runner.py", line 190 in _evaluate_cell\n'
+                b'  File "/.worker/main.py", line 98 in serve\n'
+                b'  File "<string>", line 13 in <module>\n'
             ),
+            stored_stderr=STORED_STDERR,
         ),
     ),
     "crash_by_exit_code": Situation(

@@ -175,6 +175,34 @@ def test_the_record_counts_what_is_shown_and_what_there_is() -> None:
     assert report.record["truncated"] is True
 
 
+OWN_FRAMES = b"""  File "/home/user/site-packages/mcp_server/worker/runner.py", line 190 in _evaluate_cell
+  File "/home/user/site-packages/mcp_server/worker/zygote.py", line 55 in main
+  File "<string>", line 13 in <module>
+"""
+
+FATAL = b'Fatal Python error: Aborted\n\n  File "<cell 1>", line 1 in <module>\n' + OWN_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "hidden"),
+    [
+        (Status.CRASHED, FATAL, True),
+        (Status.CRASHED, FATAL + b"\nExtension modules: numpy\n", True),
+        (Status.CRASHED, OWN_FRAMES + b"Fatal Python error: Aborted\n", False),
+        (Status.CRASHED, OWN_FRAMES, False),
+        (Status.ERROR, FATAL, False),
+    ],
+)
+def test_frames_of_ours_are_a_gap_in_what_a_dying_interpreter_prints(
+    status: Status, stderr: bytes, hidden: bool
+) -> None:
+    report = compose(replace(run(status), stderr=shaped(stderr)), BUDGET)
+    assert ("mcp_server/worker" not in report.text) is hidden
+    assert (f"3 lines ({len(OWN_FRAMES)} characters) left out" in report.text) is hidden
+    assert ("Extension modules" in report.text) is (b"Extension" in stderr)
+    assert report.record["stderr"]["total_chars"] == len(stderr)
+
+
 def test_the_record_does_not_count_as_shown_what_lines_lost() -> None:
     report = compose(replace(run(), stdout=shaped(b"@" * 10_000 + b"\n")), BUDGET)
     stdout = report.record["stdout"]
