@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
+from mcp_server import user_dirs
 from mcp_server.errors import SetupFailed
 from mcp_server.model import EngineCapabilities
 from mcp_server.picked_prompts import PickedPrompt, parse
@@ -19,6 +20,12 @@ PICKED_NAMES = ("analyse_data", "plot", "debug_traceback", "check_calculation")
 
 MAX_TEXT_CHARS = 2_000
 """Clients cut tool descriptions and server instructions at 2 KB."""
+
+MAX_PATH_CHARS = 120
+"""A directory's path is told up to this length."""
+
+OWN_VIEW = ("strong", "strong-cell")
+"""Tiers in which a directory of the user's has another path inside."""
 
 _PACKAGE = Path(__file__).parent
 _PLACES = (_PACKAGE / "_prompts", _PACKAGE.parent / "prompts")
@@ -78,7 +85,7 @@ def _values(facts: Facts) -> dict[str, str]:
         "sandbox": _sandbox(facts.capabilities),
         "sandbox_in_full": " ".join([_sandbox(facts.capabilities), *facts.capabilities.missing]),
         "outputs": _outputs(facts.capabilities),
-        "files": _files(settings),
+        "files": _files(settings, facts.capabilities),
         "memory": size(settings.memory_bytes),
         "timeout": duration(settings.timeout_s) if settings.timeout_s else "no time limit",
         "wait": duration(settings.wait_s),
@@ -100,7 +107,7 @@ def _sandbox(capabilities: EngineCapabilities) -> str:
             "Code is NOT isolated: it runs with the rights of the user who started this server, network included. "
             "Take the care you would take in their shell."
         )
-    if capabilities.tier in ("strong", "strong-cell", "standard"):
+    if capabilities.tier in (*OWN_VIEW, "standard"):
         return f"Code runs in a sandbox (tier {capabilities.tier}), without network."
     return f"Code runs in: {capabilities.tier}."
 
@@ -111,11 +118,16 @@ def _outputs(capabilities: EngineCapabilities) -> str:
     return "the line that marks a gap says how much is missing: print less, or print that part."
 
 
-def _files(settings: Settings) -> str:
+def _files(settings: Settings, capabilities: EngineCapabilities) -> str:
+    where = "a directory of the user's own"
+    if settings.workspace and capabilities.tier in OWN_VIEW:
+        path = str(user_dirs.expanded(settings.workspace_dir).resolve())
+        if len(path) <= MAX_PATH_CHARS:
+            where = f"the user's {path}, which is /work here"
     if settings.workspace_read_only:
-        return "Contexts work in a directory of the user's own, which they can read and not change."
+        return f"Contexts work in {where}: they can read it and not change it."
     if settings.workspace:
-        return "Contexts work in a directory of the user's own: what is changed there is changed for good."
+        return f"Contexts work in {where}: what is changed there is changed for good."
     return "The contexts of a conversation share their files, which go with the last of its contexts."
 
 

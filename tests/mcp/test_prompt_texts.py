@@ -11,8 +11,18 @@ from mcp_server import prompts
 from mcp_server.arguments import MODELS
 from mcp_server.errors import SetupFailed
 from mcp_server.model import EngineCapabilities
-from mcp_server.prompts import MAX_TEXT_CHARS, PICKED_NAMES, TOOL_NAMES, Facts, Texts, duration, load, size
-from mcp_server.sandbox.policy import Tier
+from mcp_server.prompts import (
+    MAX_PATH_CHARS,
+    MAX_TEXT_CHARS,
+    PICKED_NAMES,
+    TOOL_NAMES,
+    Facts,
+    Texts,
+    duration,
+    load,
+    size,
+)
+from mcp_server.sandbox.policy import OWN_VIEW, Tier
 from mcp_server.sandbox.probe import GAPS
 from mcp_server.settings import Settings
 
@@ -38,7 +48,7 @@ def every(texts: Texts) -> dict[str, str]:
 
 def fullest() -> list[Facts]:
     """The longest that the texts can become, for each tier."""
-    settings = Settings(workspace="/data", timeout_s=86_399.5)
+    settings = Settings(workspace="/" + "d" * (MAX_PATH_CHARS - 1), timeout_s=86_399.5)
     return [
         Facts(settings, EngineCapabilities("local", tier, missing=gaps), "3.13.11", settings.preload)
         for tier, gaps in GAPS.items()
@@ -49,6 +59,23 @@ def test_every_text_stays_within_what_clients_show() -> None:
     for each in [facts(), *fullest()]:
         for name, text in every(load(each)).items():
             assert 0 < len(text.encode()) <= MAX_TEXT_CHARS, (name, each.capabilities.tier, len(text.encode()))
+
+
+@pytest.mark.parametrize("name", ["instructions", "run_code"])
+def test_a_directory_of_the_users_is_named_where_it_has_another_name_inside(name: str) -> None:
+    settings = Settings(workspace="/home/ann/laps:ro")
+    for tier in GAPS:
+        text = every(load(Facts(settings, EngineCapabilities("local", tier, missing=GAPS[tier]), "3.12.1")))[name]
+        assert ("the user's /home/ann/laps, which is /work here: they can read it and not change it" in text) is (
+            tier in OWN_VIEW
+        )
+
+
+def test_a_path_is_told_whole_and_a_long_one_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"the user's {tmp_path}, which" in every(load(facts(workspace=".")))["run_code"]
+    long = "/" + "d" * MAX_PATH_CHARS
+    assert "Contexts work in a directory of the user's own:" in every(load(facts(workspace=long)))["run_code"]
 
 
 def test_nothing_is_left_to_be_filled() -> None:
