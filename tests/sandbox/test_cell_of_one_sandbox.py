@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,7 @@ def test_a_machine_without_bwrap_is_told(perform: Perform, monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is root")
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed")
 def test_root_is_refused_since_its_code_could_change_the_hosts_settings() -> None:
     async def scene(stage: Stage) -> None:
         with pytest.raises(SetupFailed, match="start the server as an ordinary user"):
