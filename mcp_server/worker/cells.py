@@ -3,7 +3,8 @@
 The last statement, where it is an expression, is compiled apart, so that its value can be shown. A `;` after it
 suppresses that, as notebooks do. `await`, `async for` and `async with` may stand at the top level. A `from __future__
 import` holds for the cells that follow. Source that plain Python accepts is never changed; only what it refuses is
-tried again as a uniformly indented cell, and with `!command` and `%pip` lines read as commands.
+tried again without the fence that Markdown has around code, as a uniformly indented cell, and with `!command` and
+`%pip` lines read as commands.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ _NO_ONE_EXPRESSION = re.compile(r"[\n;\\]|[0-9][A-Za-z_]")
 may warn, and would again at the second attempt."""
 
 
+_FENCED = re.compile(r"\s*(?P<fence>```+|~~~+)[ \t]*[\w+-]*[ \t]*\n(?P<code>(?:.*\n)?)[ \t]*(?P=fence)\s*", re.DOTALL)
+"""Code within a fence of Markdown's, as some models give it."""
+
+
 class Cell(NamedTuple):
     """A compiled cell. `last` is the expression at its end; `shown` says whether its value is a result."""
 
@@ -62,6 +67,8 @@ class Compiler:
         """Raises what `compile` raises; the lines of a SyntaxError are those of `source`."""
         if "\r" in source:  # as Python reads files; `compile` does the same
             source = source.replace("\r\n", "\n").replace("\r", "\n")
+        if source[:1] == "\ufeff":
+            source = source[1:]
         self._sources.keep(filename, source)
         if not _NO_ONE_EXPRESSION.search(source):
             try:  # a name or a call: half the work, without a tree between
@@ -92,6 +99,9 @@ class Compiler:
 
     def _second_attempt(self, source: str, filename: str, has_odd_indent: bool) -> ast.Module | None:
         """The tree of source that plain Python refuses; None where there is no other way to read it."""
+        fenced = _FENCED.fullmatch(source)
+        if fenced is not None:
+            return self._parse("\n" * source.count("\n", 0, fenced.start("code")) + fenced.group("code"), filename)
         commanded = commands.translate(source, filename)
         if has_odd_indent and _is_indented(source):
             return self._indented_tree(commanded, filename)

@@ -113,6 +113,39 @@ def test_a_loop_that_user_code_closed_is_replaced(worker: WorkerProcess) -> None
     assert worker.run("await asyncio.sleep(0, 1)").result == "1"
 
 
+FENCED = {
+    "a fence": "```python\n6 * 7\n```",
+    "a fence and blanks": "\n  ```py \n6 * 7\n  ```  \n",
+    "a fence without a language": "```\n6 * 7\n```\n",
+    "another fence": "~~~~ python3\n6 * 7\n~~~~",
+    "a fence within a string": "````python\nx = '''\n```\n'''\n6 * 7\n````",
+    "a command": "```python\n!true\n6 * 7\n```",
+    "indented code": "```python\n    6 * 7\n```",
+    "a byte order mark": "\ufeff6 * 7",
+    "a byte order mark and a statement": "\ufeffx = 6\nx * 7",
+}
+
+
+@pytest.mark.parametrize("code", FENCED.values(), ids=FENCED)
+def test_what_stands_around_code_in_a_text_is_passed_over(shared: WorkerProcess, code: str) -> None:
+    assert shared.run(code).result == "42"
+
+
+def test_code_within_a_fence_keeps_its_line_numbers(shared: WorkerProcess) -> None:
+    error = shared.run("```python\nx = 1\n1 / 0\n```").error
+    assert "line 3, in <module>\n    1 / 0\n" in error["traceback"]
+    assert "line 3\n    x = = 2" in shared.run("```python\nx = 1\nx = = 2\n```").error["traceback"]
+
+
+@pytest.mark.parametrize("code", ["```python\n1", "```python\n1\n````", "1\n```", "```", "```\n``` 1"])
+def test_half_a_fence_is_a_syntax_error(shared: WorkerProcess, code: str) -> None:
+    assert shared.run(code).error["name"] == "SyntaxError"
+
+
+def test_an_empty_fence_is_an_empty_cell(shared: WorkerProcess) -> None:
+    assert shared.run("```python\n```").status == "ok"
+
+
 def test_commands_run_in_a_shell(worker: WorkerProcess, tmp_path: Path) -> None:
     run = worker.run("x = 2\n!echo $((1 + 1)) > made.txt; echo 'it''s' \"said\" >&2\nif x:\n    !cat made.txt\nx")
     assert (run.stdout, run.stderr, run.result) == (b"2\n", b"its said\n", "2")
