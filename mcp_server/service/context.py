@@ -199,8 +199,11 @@ class LiveContext:
         due = [str(other.number) for other in self._due if other.number < run.number and not other.waiters]
         notices = []
         if due:
-            runs = f"run {due[0]}" if len(due) == 1 else f"runs {', '.join(due)}"
-            notices.append(f"The report of {runs} is still due: run_code with empty code returns it.")
+            one = f"The report of run {due[0]} is still due: run_code with empty code returns it."
+            several = (
+                f"The reports of runs {', '.join(due)} are still due: run_code with empty code returns the oldest."
+            )
+            notices.append(one if len(due) == 1 else several)
         if self._dropped:
             notices.append(f"{self._dropped} older reports that nobody fetched were dropped.")
             self._dropped = 0

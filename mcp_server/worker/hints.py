@@ -43,6 +43,12 @@ _DISTRIBUTIONS = {
 }
 """Modules whose distribution has another name."""
 
+_NEEDLESS = {
+    "IPython": "`display(value)` is there without an import.",
+    "nest_asyncio": "`await` works at the top level, and `asyncio.run` in a cell without it.",
+}
+"""Modules that code looks for to have what it has."""
+
 _EVENT_LOOP = {
     "no running event loop": "A cell with `await` at its top level runs on the context's event loop; this has none.",
     "asyncio.run() cannot be called from a running event loop": "Here `await` works at the top level: await it.",
@@ -62,6 +68,8 @@ def hint(error: BaseException) -> str:
         return _missing_label(error.__traceback__)
     if type(error) is RuntimeError and str(error) in _EVENT_LOOP:
         return _EVENT_LOOP[str(error)]
+    if type(error).__name__ == "BdbQuit":
+        return "A debugger has nobody to ask here: there is no standard input."
     if isinstance(error, ImportError) and str(error).startswith("Cannot load backend"):
         return "None need be chosen: figures are shown as images here."
     if isinstance(error, ImportError) and error.name in sys.modules:
@@ -74,8 +82,8 @@ def hint(error: BaseException) -> str:
 def _missing_module(name: object) -> str:
     if not isinstance(name, str) or not name:
         return ""
-    if name == "IPython":
-        return "It is not installed, and not needed: `display(value)` is there without an import."
+    if name in _NEEDLESS:
+        return "It is not installed, and not needed: %s" % _NEEDLESS[name]
     parent, _, last = name.rpartition(".")
     if parent:
         package = sys.modules.get(parent)
@@ -105,6 +113,8 @@ def _missing_name(name: object, entry: TracebackType | None) -> str:
     close = _close(name, itertools.chain(frame.f_locals, frame.f_globals, vars(builtins)))
     if close:
         return _did_you_mean(close)
+    if name == "__file__":
+        return "A cell is no file. Its directory is `os.getcwd()`."
     if name in getattr(sys, "stdlib_module_names", ()):
         return "Did you forget to import %r?" % name
     return ""

@@ -85,9 +85,19 @@ def test_a_backend_that_opens_windows_is_said_to_be_needless(worker: WorkerProce
     assert "figures are shown as images here" in worker.run(f"raise ImportError({said!r})").error["message"]
 
 
-def test_who_looks_for_ipython_in_vain_is_told_what_there_is(worker: WorkerProcess) -> None:
-    code = "raise ModuleNotFoundError(\"No module named 'IPython'\", name='IPython')"
-    assert "`display(value)` is there without an import" in worker.run(code).error["message"]
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ModuleNotFoundError('m', name='IPython')", "`display(value)` is there without an import"),
+        ("raise ModuleNotFoundError('m', name='nest_asyncio')", "`await` works at the top level"),
+        ("open(__file__)", "Its directory is `os.getcwd()`"),
+        ("breakpoint()\n1", "there is no standard input"),
+    ],
+)
+def test_who_looks_in_vain_for_what_a_notebook_has_is_told_what_there_is(
+    worker: WorkerProcess, code: str, said: str
+) -> None:
+    assert said in worker.run(code).error["message"]
 
 
 COLUMNS = "There are the labels 'city', 'price'."
