@@ -309,8 +309,17 @@ async def test_the_next_report_says_which_one_is_still_due(desk: Desk) -> None:
     await (await desk.begin("block", wait_s=0.3))
     report = await desk.run("hello", interrupt=True)
     assert report.record["run"] == 2
-    assert "run 1" in report.text
+    assert "The report of run 1 is still due: run_code with empty code returns it." in report.text
     assert (await desk.run("")).record["run"] == 1
+
+
+async def test_the_next_report_says_which_ones_are_still_due(desk: Desk) -> None:
+    blocking = await desk.begin("block", wait_s=0.3)
+    await desk.run("hello", wait_s=0)
+    await blocking
+    report = await desk.run("hello", interrupt=True)
+    assert "The reports of runs 1, 2 are still due: run_code with empty code returns the oldest." in report.text
+    assert [(await desk.run("")).record["run"] for _ in range(2)] == [1, 2]
 
 
 async def test_a_timeout_keeps_the_variables_and_says_so(desk: Desk) -> None:
