@@ -74,7 +74,8 @@ def hint(error: BaseException) -> str:
         return "None need be chosen: figures are shown as images here."
     if isinstance(error, ImportError) and error.name in sys.modules:
         return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
-    if network.was_sought(error) and not network.is_there():
+    asks_for_pip = isinstance(error, ImportError) and "pip" in str(error)
+    if (asks_for_pip or network.was_sought(error)) and not network.is_there():
         return network.NONE
     return ""
 

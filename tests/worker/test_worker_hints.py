@@ -43,6 +43,7 @@ SOUGHT = {
     "as a cause": "try: look_up('a')\nexcept OSError as e: raise RuntimeError('all attempts failed') from e",
     "while it was handled": "try: look_up('a')\nexcept OSError: raise ConnectionError('no connection')",
     "a module": "import a_module_that_nobody_has",
+    "a module of a library's": "raise ImportError('`Import tabulate` failed. Use pip to install it.')",
 }
 
 
