@@ -51,8 +51,8 @@ def draw(figure: Any) -> Image:
     with warnings.catch_warnings(record=True) as caught:
         image = _fitting(figure)
     # Said once each, and not of a place in here.
-    for text, category in dict.fromkeys((str(warning.message), warning.category) for warning in caught):
-        warnings.warn_explicit(text, category, "<figure>", 1)
+    for warning in {(str(warning.message), warning.category): warning for warning in caught}.values():
+        warnings.warn_explicit(warning.message, warning.category, "<figure>", 1)
     return image
 
 

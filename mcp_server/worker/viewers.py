@@ -27,7 +27,7 @@ class _Viewer:
 
 
 def _replace_viewers(image_show: Any, show: Callable[..., None]) -> None:
-    image_show.register(_Viewer(show), 0)
+    image_show.register(_Viewer(show), -1)  # before all others
 
 
 def _replace_display(functions: ModuleType, show: Callable[..., None]) -> None:

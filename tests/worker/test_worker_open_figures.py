@@ -54,6 +54,17 @@ def test_a_figure_with_nothing_on_it_is_closed_and_only_shown_where_it_is_asked_
         assert only(plotting.run(code)).text == "figure 200×100 with nothing on it"
 
 
+def test_a_warning_of_any_kind_is_said_as_it_is(plotting: WorkerProcess) -> None:
+    run = plotting.run(
+        "import warnings, matplotlib.text\n"
+        "class Odd(UserWarning):\n    def __init__(self, *, what): super().__init__(what)\n"
+        "class T(matplotlib.text.Text):\n    def draw(self, renderer): warnings.warn(Odd(what='odd'))\n"
+        "_ = plt.figure().add_artist(T(0, 0, 'x'))"
+    )
+    assert b"Odd: odd" in run.stderr
+    assert len(run.shown) == 1
+
+
 def test_what_the_drawing_warns_of_is_said_once_for_each_figure(plotting: WorkerProcess) -> None:
     code = "plt.figtext(0, 0, '{0}')\nplt.figtext(0, 1, '{0}')\nNone".format("\N{CJK UNIFIED IDEOGRAPH-65E5}")
     for _ in range(2):
