@@ -145,9 +145,9 @@ def _missing_label(entry: TracebackType | None) -> str:
     if labels is None or not len(labels):
         return ""
     if len(labels) > _MOST_LABELS:
-        said = "There are %d labels, from %s to %s." % (len(labels), _label(labels[0]), _label(labels[-1]))
+        said = "Its %d labels go from %s to %s." % (len(labels), _label(labels[0]), _label(labels[-1]))
     else:
-        said = "There are the labels %s." % ", ".join(map(_label, labels))
+        said = "Its labels: %s." % ", ".join(map(_label, labels))
     close = _close(wanted, labels) if isinstance(wanted, str) else []
     return " ".join(filter(None, (_did_you_mean(close), said)))
 

@@ -101,7 +101,7 @@ def test_who_looks_in_vain_for_what_a_notebook_has_is_told_what_there_is(
     assert said in worker.run(code).error["message"]
 
 
-COLUMNS = "There are the labels 'city', 'price'."
+COLUMNS = "Its labels: 'city', 'price'."
 
 LABELS = {
     "a column": ("df['pricee']", "Did you mean 'price'? " + COLUMNS),
@@ -109,9 +109,9 @@ LABELS = {
     "a column to sort by": ("df.sort_values('prices')", "Did you mean 'price'? " + COLUMNS),
     "a column to group by": ("df.groupby('zzz')", COLUMNS),
     "a column to join on": ("df.merge(df, on='id')", COLUMNS),
-    "a row": ("df.loc[5]", "There are the labels 0, 1."),
-    "one of many": ("pd.Series(range(1000))[5000]", "There are 1000 labels, from 0 to 999."),
-    "a long one": ("df.rename(columns={'city': 'x' * 100})['y']", "There are the labels '" + "x" * 39 + "…, 'price'."),
+    "a row": ("df.loc[5]", "Its labels: 0, 1."),
+    "one of many": ("pd.Series(range(1000))[5000]", "Its 1000 labels go from 0 to 999."),
+    "a long one": ("df.rename(columns={'city': 'x' * 100})['y']", "Its labels: '" + "x" * 39 + "…, 'price'."),
 }
 
 
