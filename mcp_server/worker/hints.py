@@ -1,5 +1,5 @@
-"""A sentence that helps after some errors: what was meant by a name or a label, how a module can be had, and that there
-is no network.
+"""A sentence that helps after some errors: what was meant by a name, a label or a path, how a module can be had, and
+that there is no network.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import builtins
 import difflib
 import importlib.util
 import itertools
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ _MOST_NAMES = 5_000
 """Comparing is quadratic in a way; a namespace larger than this is not searched."""
 
 _MOST_LABELS = 30
-"""Of an index, listed; of a longer one the first and the last are named."""
+"""Of an index or of names in a directory, listed; of a longer index the first and the last are named."""
 
 _LABEL_CHARS = 40
 
@@ -66,6 +67,8 @@ def hint(error: BaseException) -> str:
         return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
     if isinstance(error, KeyError):
         return _missing_label(error.__traceback__)
+    if isinstance(error, FileNotFoundError):
+        return _missing_file(error.filename, error.__traceback__)
     if type(error) is RuntimeError and str(error) in _EVENT_LOOP:
         return _EVENT_LOOP[str(error)]
     if type(error).__name__ == "BdbQuit":
@@ -150,6 +153,22 @@ def _missing_label(entry: TracebackType | None) -> str:
         said = "Its labels: %s." % ", ".join(map(_label, labels))
     close = _close(wanted, labels) if isinstance(wanted, str) else []
     return " ".join(filter(None, (_did_you_mean(close), said)))
+
+
+def _missing_file(path: object, entry: TracebackType | None) -> str:
+    """What there is in the directory where a file was looked for, or in the nearest one above it that exists."""
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    asker = None if entry is None else entry.tb_frame.f_globals.get("__name__")
+    if not isinstance(path, str) or not path or asker == "subprocess":  # which looked for a program
+        return ""
+    directory, wanted = os.path.split(os.path.abspath(path))
+    while not os.path.isdir(directory):
+        directory, wanted = os.path.split(directory)
+    names = sorted(os.listdir(directory))
+    shown = ", ".join(map(_label, names[:_MOST_LABELS])) or "nothing"
+    more = ", … (%d more)" % (len(names) - _MOST_LABELS) if len(names) > _MOST_LABELS else ""
+    return " ".join(filter(None, (_did_you_mean(_close(wanted, names)), "In %s: %s%s." % (directory, shown, more))))
 
 
 def _label(label: object) -> str:

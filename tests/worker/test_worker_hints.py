@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,47 @@ def test_a_key_of_something_else_gets_no_labels(frames: WorkerProcess, code: str
     error = frames.run(code).error
     assert error["name"] == "KeyError"
     assert "label" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("open('lap.csv')", "Did you mean 'laps.csv'? In {}: 'laps.csv', 'more', 'times.json'."),
+        ("open('zzz')", "In {}: 'laps.csv', 'more', 'times.json'."),
+        ("open('mor/laps.csv')", "Did you mean 'more'? In {}: 'laps.csv', 'more', 'times.json'."),
+        ("open('more/laps.csv')", "In {}/more: nothing."),
+        ("import pathlib\npathlib.Path('more/x').read_text()", "In {}/more: nothing."),
+        ("import os\nos.chdir('more/x')", "In {}/more: nothing."),
+    ],
+)
+def test_a_missing_file_names_what_is_where_it_was_looked_for(
+    worker: WorkerProcess, tmp_path: Path, code: str, said: str
+) -> None:
+    for name in ("laps.csv", "times.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "more").mkdir()
+    assert worker.run(code).error["message"].endswith("\n" + said.format(tmp_path))
+
+
+def test_many_files_are_counted(worker: WorkerProcess, tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"file-{number:02}").touch()
+    message = worker.run("open('missing')").error["message"]
+    assert message.endswith("'file-29', … (70 more).")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import subprocess\nsubprocess.run(['no-such-program'])",
+        "raise FileNotFoundError('something')",
+        "raise FileNotFoundError(2, 'No such file', b'\\xff')",
+        "raise FileNotFoundError(2, 'No such file', 7)",
+        "open('')",
+    ],
+)
+def test_what_is_no_missing_file_gets_no_names(worker: WorkerProcess, tmp_path: Path, code: str) -> None:
+    (tmp_path / "laps.csv").touch()
+    error = worker.run(code).error
+    assert error["name"] == "FileNotFoundError"
+    assert "laps.csv" not in error["message"]
