@@ -156,15 +156,22 @@ def _missing_label(entry: TracebackType | None) -> str:
 
 
 def _missing_file(path: object, entry: TracebackType | None) -> str:
-    """What there is in the directory where a file was looked for, or in the nearest one above it that exists."""
+    """What there is in the directory where a file was looked for.
+
+    Where that does not exist, the nearest above it; of a path that leads nowhere near, what there is in the own one.
+    """
     while entry is not None and entry.tb_next is not None:
         entry = entry.tb_next
     asker = None if entry is None else entry.tb_frame.f_globals.get("__name__")
     if not isinstance(path, str) or not path or asker == "subprocess":  # which looked for a program
         return ""
-    directory, wanted = os.path.split(os.path.abspath(path))
+    own = os.getcwd()
+    asked, wanted = os.path.split(os.path.abspath(path))
+    directory = asked
     while not os.path.isdir(directory):
         directory, wanted = os.path.split(directory)
+    if directory != asked and not (directory + "/").startswith(own + "/"):
+        directory, wanted = own, os.path.basename(path)
     names = sorted(os.listdir(directory))
     shown = ", ".join(map(_label, names[:_MOST_LABELS])) or "nothing"
     more = ", … (%d more)" % (len(names) - _MOST_LABELS) if len(names) > _MOST_LABELS else ""

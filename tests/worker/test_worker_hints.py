@@ -142,6 +142,8 @@ def test_a_key_of_something_else_gets_no_labels(frames: WorkerProcess, code: str
         ("open('zzz')", "In {}: 'laps.csv', 'more', 'times.json'."),
         ("open('mor/laps.csv')", "Did you mean 'more'? In {}: 'laps.csv', 'more', 'times.json'."),
         ("open('more/laps.csv')", "In {}/more: nothing."),
+        ("open('more/and/more')", "In {}/more: nothing."),
+        ("open('/home/of/nobody/lap.csv')", "Did you mean 'laps.csv'? In {}: 'laps.csv', 'more', 'times.json'."),
         ("import pathlib\npathlib.Path('more/x').read_text()", "In {}/more: nothing."),
         ("import os\nos.chdir('more/x')", "In {}/more: nothing."),
     ],
