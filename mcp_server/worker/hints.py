@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import errno
 import importlib.util
 import itertools
 import os
 import pkgutil
+import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from . import network
+from . import network, tables
 
 globals()["__builtins__"] = dict(vars(builtins))
 
@@ -26,6 +28,8 @@ _MOST_LABELS = 30
 """Of an index or of names in a directory, listed; of a longer index the first and the last are named."""
 
 _LABEL_CHARS = 40
+
+_SCRATCH = "/tmp"  # noqa: S108  (named, not used)
 
 _DISTRIBUTIONS = {
     "bs4": "beautifulsoup4",
@@ -59,27 +63,10 @@ _EVENT_LOOP = {
 
 def hint(error: BaseException) -> str:
     """Empty where there is nothing to say. May raise whatever the attributes of the error raise."""
-    if isinstance(error, ModuleNotFoundError):
-        return _missing_module(error.name)
-    if isinstance(error, NameError):
-        return _missing_name(getattr(error, "name", None), error.__traceback__)
-    if isinstance(error, AttributeError):
-        return _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))
-    if isinstance(error, KeyError):
-        return _missing_label(error.__traceback__)
-    if isinstance(error, FileNotFoundError):
-        return _missing_file(error.filename, error.__traceback__)
-    if type(error) is RuntimeError and str(error) in _EVENT_LOOP:
-        return _EVENT_LOOP[str(error)]
-    if type(error).__name__ == "BdbQuit":
-        return "A debugger has nobody to ask here: there is no standard input."
-    if isinstance(error, ImportError) and str(error).startswith("Cannot load backend"):
-        return "None need be chosen: figures are shown as images here."
-    if isinstance(error, ImportError) and error.name in sys.modules:
-        return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
-    asks_for_pip = isinstance(error, ImportError) and "pip" in str(error)
-    if (asks_for_pip or network.was_sought(error)) and not network.is_there():
-        return network.NONE
+    for kind, sentence in _SENTENCES:
+        said = sentence(error) if isinstance(error, kind) else ""
+        if said:
+            return said
     return ""
 
 
@@ -178,6 +165,17 @@ def _missing_file(path: object, entry: TracebackType | None) -> str:
     return " ".join(filter(None, (_did_you_mean(_close(wanted, names)), "In %s: %s%s." % (directory, shown, more))))
 
 
+def _memory_limit() -> str:
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return "" if limit == resource.RLIM_INFINITY else "A process here may have %s of memory." % tables.size(limit)
+
+
+def _free_space(directory: str) -> str:
+    held = os.statvfs(directory)
+    free, whole = (tables.size(blocks * held.f_frsize) for blocks in (held.f_bavail, held.f_blocks))
+    return "Free in %s: %s of %s, %d of %d names." % (directory, free, whole, held.f_favail, held.f_files)
+
+
 def _label(label: object) -> str:
     text = repr(label)
     return text if len(text) <= _LABEL_CHARS else text[:_LABEL_CHARS] + "…"
@@ -193,3 +191,36 @@ def _close(name: str, candidates: Iterable[object]) -> list[str]:
     if len(known) > _MOST_NAMES or len(name) > 100:
         return []
     return difflib.get_close_matches(name, known, n=3, cutoff=0.75)
+
+
+def _failed_import(error: Any) -> str:
+    if str(error).startswith("Cannot load backend"):
+        return "None need be chosen: figures are shown as images here."
+    if error.name in sys.modules:
+        return _missing_attribute(getattr(error, "name_from", None), sys.modules[error.name])
+    return network.NONE if "pip" in str(error) and not network.is_there() else ""
+
+
+def _full_disk(error: Any) -> str:
+    return " ".join(map(_free_space, (os.getcwd(), _SCRATCH))) if error.errno == errno.ENOSPC else ""
+
+
+def _nobody_and_nothing(error: BaseException) -> str:
+    if type(error).__name__ == "BdbQuit":
+        return "A debugger has nobody to ask here: there is no standard input."
+    return network.NONE if network.was_sought(error) and not network.is_there() else ""
+
+
+_SENTENCES: tuple[tuple[type[BaseException], Callable[[Any], str]], ...] = (
+    (ModuleNotFoundError, lambda error: _missing_module(error.name)),
+    (NameError, lambda error: _missing_name(getattr(error, "name", None), error.__traceback__)),
+    (AttributeError, lambda error: _missing_attribute(getattr(error, "name", None), getattr(error, "obj", None))),
+    (KeyError, lambda error: _missing_label(error.__traceback__)),
+    (FileNotFoundError, lambda error: _missing_file(error.filename, error.__traceback__)),
+    (MemoryError, lambda _: _memory_limit()),
+    (RuntimeError, lambda error: _EVENT_LOOP.get(str(error), "")),
+    (ImportError, _failed_import),
+    (OSError, _full_disk),
+    (BaseException, _nobody_and_nothing),
+)
+"""What is said of each kind of error, in the order in which they are tried."""

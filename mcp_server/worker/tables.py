@@ -63,7 +63,8 @@ def _types(module: str, *names: str) -> tuple[Any, ...]:
     return tuple(getattr(loaded, name, None) for name in names)
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """A number of bytes, for people."""
     number = float(count)
     for unit in ("bytes", "KB", "MB", "GB"):
         if number < 1000 or unit == "GB":
@@ -76,7 +77,7 @@ def _memory(value: Any) -> str:
     """What a frame or series holds itself; for objects that it points to, "more than"."""
     used = value.memory_usage(index=True, deep=False)
     dtypes = list(value.dtypes) if value.ndim == 2 else [value.dtype]
-    text = _size(int(used.sum() if value.ndim == 2 else used))
+    text = size(int(used.sum() if value.ndim == 2 else used))
     return "more than " + text if any(str(dtype) == "object" for dtype in dtypes) else text
 
 
@@ -191,7 +192,7 @@ def _array_text(array: Any) -> str | None:
     if array.size <= _MOST_PLAIN_ARRAY or array.ndim == 0:
         return None
     shape = " × ".join(format(side, ",") for side in array.shape)
-    title = "ndarray: shape %s, %s, %s" % (shape, array.dtype, _size(array.nbytes))
+    title = "ndarray: shape %s, %s, %s" % (shape, array.dtype, size(array.nbytes))
     if array.size <= _MOST_WHOLE_ARRAY:
         body = [_plain(array)]
     elif array.ndim == 1:

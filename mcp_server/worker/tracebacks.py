@@ -178,7 +178,7 @@ def _head(error: BaseException, with_hint: bool = False) -> tuple[str, str]:
     parts = [_cut(_own_message(error), _MOST_MESSAGE_CHARS), *_notes(error)]
     if with_hint:
         parts += _hints(error)
-    return _name(error), "\n".join(parts)
+    return _name(error), "\n".join(filter(None, parts))
 
 
 def _hints(error: BaseException) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,3 +180,16 @@ def test_what_is_no_missing_file_gets_no_names(worker: WorkerProcess, tmp_path: 
     error = worker.run(code).error
     assert error["name"] == "FileNotFoundError"
     assert "laps.csv" not in error["message"]
+
+
+def test_who_wants_too_much_memory_is_told_how_much_there_may_be(worker: WorkerProcess) -> None:
+    limited = "import resource\nresource.setrlimit(resource.RLIMIT_DATA, (4 << 30, resource.RLIM_INFINITY))\n"
+    code = "try: big = bytearray(1 << 60)\nexcept MemoryError as e: raise"
+    assert worker.run(limited + code).error["message"] == "A process here may have 4.3 GB of memory."
+    unlimited = "resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY,) * 2)\n"
+    assert worker.run(unlimited + code).error["message"] == ""
+
+
+def test_where_the_disk_is_full_it_is_said_what_is_free(worker: WorkerProcess, tmp_path: Path) -> None:
+    message = worker.run("raise OSError(28, 'No space left on device')").error["message"]
+    assert re.search(rf"\nFree in {tmp_path}: [\d.]+ \w+ of [\d.]+ \w+, \d+ of \d+ names\. Free in /tmp: \d", message)
