@@ -21,8 +21,9 @@ from . import network, tables
 
 globals()["__builtins__"] = dict(vars(builtins))
 
-_MOST_NAMES = 5_000
-"""Comparing is quadratic in a way; a namespace larger than this is not searched."""
+_MOST_COMPARED_CHARS = 60_000
+"""Comparing is quadratic in a way, and takes a tenth of a second for so much; names that are longer together are not
+compared."""
 
 _MOST_LABELS = 30
 """Of an index or of names in a directory, listed; of a longer index the first and the last are named."""
@@ -188,7 +189,7 @@ def _did_you_mean(close: list[str]) -> str:
 def _close(name: str, candidates: Iterable[object]) -> list[str]:
     # Each once: at the top level the local names are the global ones.
     known = dict.fromkeys(found for found in candidates if isinstance(found, str) and found != name)
-    if len(known) > _MOST_NAMES or len(name) > 100:
+    if sum(map(len, known)) > _MOST_COMPARED_CHARS or len(name) > 100:
         return []
     return difflib.get_close_matches(name, known, n=3, cutoff=0.75)
 

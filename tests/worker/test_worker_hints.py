@@ -158,6 +158,14 @@ def test_a_missing_file_names_what_is_where_it_was_looked_for(
     assert worker.run(code).error["message"].endswith("\n" + said.format(tmp_path))
 
 
+def test_names_are_not_compared_where_that_would_take_long(worker: WorkerProcess, tmp_path: Path) -> None:
+    for number in range(1_000):
+        (tmp_path / f"{'x' * 80}-{number:04}").touch()
+    error = worker.run(f"open({'x' * 80 + '-1x34'!r})").error
+    assert "Did you mean" not in error["message"]
+    assert "… (970 more)." in error["message"]
+
+
 def test_many_files_are_counted(worker: WorkerProcess, tmp_path: Path) -> None:
     for number in range(100):
         (tmp_path / f"file-{number:02}").touch()
