@@ -27,8 +27,8 @@ from mcp_server.model import (
 from mcp_server.service.limits import MAX_DUE_REPORTS, MAX_QUEUED_RUNS, ServiceLimits
 from mcp_server.service.observer import RunKey, ServiceObserver
 from mcp_server.service.run import Run
-from mcp_server.service.store import RunStore
-from mcp_server.shaping.stream import ShapedText, StreamShaper
+from mcp_server.service.store import Late, RunStore
+from mcp_server.shaping.stream import StreamShaper
 
 MAX_FILE_LINKS = 20
 """A report lists as many files by name."""
@@ -36,8 +36,8 @@ MAX_FILE_LINKS = 20
 LATE_WINDOW_CHARS = 2_000
 """How much of what background threads print between runs is kept to be shown."""
 
-LATE_RAW_BYTES = 16 * 1024
-"""How much of it is kept as it came, for a run whose chunks are streamed."""
+LATE_RAW_BYTES = 256 * 1024
+"""How much of it is kept as it came: for the file that a report names, and for a run whose chunks are streamed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +48,9 @@ class LateOutput:
     def __init__(self) -> None:
         self.listener: Sink | None = None
         self._shaper: StreamShaper | None = None
-        self._raw = bytearray()
-        self._beyond_bytes = 0
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._missing_bytes = 0
 
     def take(self, chunk: Chunk) -> Awaitable[None] | None:
         if self.listener is not None:
@@ -58,33 +59,26 @@ class LateOutput:
             if self._shaper is None:
                 self._shaper = StreamShaper(LATE_WINDOW_CHARS)
             self._shaper.feed(chunk.data)
-            room = LATE_RAW_BYTES - len(self._raw)
-            self._raw += chunk.data[:room]
-            self._beyond_bytes += max(0, len(chunk.data) - room)
+            room = LATE_RAW_BYTES // 2 - len(self._head)
+            self._head += chunk.data[:room]
+            self._tail += chunk.data[room:]
+            over = len(self._tail) - LATE_RAW_BYTES // 2
+            if over > 0:
+                self._missing_bytes += over
+                del self._tail[:over]
         return None
 
-    def cut(self) -> ShapedText | None:
+    def cut(self) -> Late | None:
         """What has come since the last cut; None where nothing has."""
         if self._shaper is None:
             return None
-        text = self._shaper.finish()
-        self._forget()
-        return text
-
-    def cut_raw(self) -> OutputChunk | None:
-        """The same as it came, both streams in one, with a line for what was too much to keep."""
-        if not self._raw:
-            return None
-        data = bytes(self._raw)
-        if self._beyond_bytes:
-            data += b"\n[%d bytes printed between runs were left out]\n" % self._beyond_bytes
-        self._forget()
-        return OutputChunk(Stream.STDOUT, data)
-
-    def _forget(self) -> None:
+        gap = b"\n[%d bytes printed between runs were left out]\n" % self._missing_bytes if self._missing_bytes else b""
+        late = Late(self._shaper.finish(), b"".join((self._head, gap, self._tail)), not self._missing_bytes)
         self._shaper = None
-        self._raw.clear()
-        self._beyond_bytes = 0
+        self._head.clear()
+        self._tail.clear()
+        self._missing_bytes = 0
+        return late
 
 
 class LiveContext:
@@ -272,14 +266,16 @@ class LiveContext:
 
     async def _carry_out(self, run: Run) -> None:
         request = RunRequest(run.number, run.call.code, run.timeout_s, run.call.envs)
-        late = self._late.cut_raw() if run.streamed else None
         files = self._engine.files(self.info.context_id)
         try:
             outputs = await files.begin(run.number) if files is not None and not run.streamed else None
-            run.begin(self._late.cut(), RunStore(outputs))
+            late = self._late.cut()
+            run.begin(late, RunStore(outputs))
             self._observer.run_began(run.key)
-            if late is not None and (wait := run.take(late)) is not None:
-                await wait
+            if late is not None and run.streamed:
+                wait = run.take(OutputChunk(Stream.STDOUT, late.data))
+                if wait is not None:
+                    await wait
             outcome = await self._engine.execute(self.info.context_id, request, run.take)
         except CodeInterpreterError as error:
             _log.warning("run.failed", context_id=self.info.context_id, run=run.number, error=type(error).__name__)

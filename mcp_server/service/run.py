@@ -23,10 +23,11 @@ from mcp_server.model import (
     RunCall,
     Sink,
     Status,
+    StoredOutput,
     Stream,
 )
 from mcp_server.service.observer import RunKey
-from mcp_server.service.store import RunStore
+from mcp_server.service.store import LATE, Late, RunStore
 from mcp_server.shaping.report import RunRecord, compose
 from mcp_server.shaping.stream import StreamShaper
 from mcp_server.shaping.window import NOTHING, ShapedText
@@ -95,7 +96,8 @@ class Run:
         self._raw_bytes = 0
         self._final: RunRecord | None = None
         self._reported_before = False
-        self._late: ShapedText | None = None
+        self._late: Late | None = None
+        self._late_is_told = False
         self._store = RunStore(None)
         self._files: Sequence[FileChange] = ()
         self._notices: list[str] = []
@@ -111,13 +113,13 @@ class Run:
 
     # -- what happens to it ---------------------------------------------------------------------------------------
 
-    def begin(self, late: ShapedText | None, store: RunStore) -> None:
+    def begin(self, late: Late | None, store: RunStore) -> None:
         """It leaves the queue. `late` is what its context printed since the run before."""
         self._store = store
         self.status = Status.RUNNING
         self.running_since = datetime.now(UTC)
         self._began_s = time.monotonic()
-        self._late = late
+        self._late, self._late_is_told = late, False
         self._changed()
 
     def take(self, chunk: Chunk) -> Awaitable[None] | None:
@@ -212,7 +214,7 @@ class Run:
         stdout, stderr = self._shaped(Stream.STDOUT, final=ended), self._shaped(Stream.STDERR, final=ended)
         record = self._record(stdout, stderr, queued_behind, notices)
         self._reported_before = self.status is not Status.QUEUED
-        self._late = None
+        self._late_is_told = True
         if ended:
             self._final = record
         else:
@@ -243,11 +245,21 @@ class Run:
         report = compose(record, budget_chars)
         cut = _cut(report.record) if report.record["truncated"] else ()
         if cut:
-            stored = {stream: self._store.keep(stream) for stream in cut}
-            record = replace(record, stored_stdout=stored.get(Stream.STDOUT), stored_stderr=stored.get(Stream.STDERR))
+            stored = {name: self._keep(name) for name in cut}
+            record = replace(
+                record,
+                stored_stdout=stored.get(Stream.STDOUT),
+                stored_stderr=stored.get(Stream.STDERR),
+                stored_late=stored.get(LATE),
+            )
             report = compose(record, budget_chars)
         links = (*self._store.links, *self._file_links)
         return replace(report, links=links) if links else report
+
+    def _keep(self, name: str) -> StoredOutput | None:
+        if name == LATE:
+            return None if self._late is None else self._store.keep_late(self._late)
+        return self._store.keep(Stream(name))
 
     def _record(self, stdout: ShapedText, stderr: ShapedText, queued_behind: int, notices: Sequence[str]) -> RunRecord:
         outcome = self.outcome or Outcome(self.status)
@@ -266,7 +278,7 @@ class Run:
             displays=self._displays.kept,
             stdout=stdout,
             stderr=stderr,
-            late=self._late,
+            late=None if self._late is None or self._late_is_told else self._late.text,
             notices=[*notices, *self._notices, *self._displays.notices()],
             continued=self._reported_before,
             queued_behind=queued_behind,
@@ -282,9 +294,10 @@ class Run:
         return self.outcome
 
 
-def _cut(record: Mapping[str, Any]) -> list[Stream]:
-    """The streams of which a report shows less than all."""
-    return [stream for stream in Stream if record[stream.value]["shown_chars"] < record[stream.value]["total_chars"]]
+def _cut(record: Mapping[str, Any]) -> list[str]:
+    """The outputs of which a report shows less than all."""
+    told = [name for name in (Stream.STDOUT, Stream.STDERR, LATE) if name in record]
+    return [name for name in told if record[name]["shown_chars"] < record[name]["total_chars"]]
 
 
 def _resolve(awaited: asyncio.Future[None]) -> None:

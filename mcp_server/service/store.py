@@ -5,16 +5,20 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
 
 from mcp_server.engine.base import RunOutputs
 from mcp_server.model import DisplayChunk, OutputChunk, Representation, ResourceLink, StoredOutput, Stream
+from mcp_server.shaping.window import ShapedText
 
 SHOWN_IN_REPORTS = frozenset(("text/plain", "text/markdown", "image/png", "image/jpeg"))
 """What a model reads or sees itself. Everything else becomes a file."""
+
+LATE = "late"
+"""The name of what came before a run, after earlier ones had ended: beside `stdout` and `stderr`."""
 
 _EXTENSIONS = {"text/latex": ".tex"}
 
@@ -23,12 +27,22 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What a context printed between runs: to be shown, and as it came, with a line for what was too much to keep."""
+
+    text: ShapedText
+    data: bytes
+    complete: bool
+
+
 class RunStore:
     """Stores through an engine's `RunOutputs`, where there is one. What fails is given up, logged, and never named."""
 
     def __init__(self, outputs: RunOutputs | None) -> None:
         self._outputs = outputs
         self._shown = 0
+        self._late: StoredOutput | None = None
         self.links: list[ResourceLink] = []
 
     def take(self, chunk: OutputChunk) -> None:
@@ -47,6 +61,15 @@ class RunStore:
         if stored is not None:
             self._link(stored, stream.value, "text/plain", None)
         return stored
+
+    def keep_late(self, late: Late) -> StoredOutput | None:
+        """Where all of what came before the run is."""
+        if self._late is None:
+            self._late = self._try(lambda outputs: outputs.put(LATE, late.data))
+            if self._late is not None:
+                self._late = replace(self._late, complete=late.complete)
+                self._link(self._late, LATE, "text/plain", len(late.data))
+        return self._late
 
     def finish(self) -> None:
         self._try(lambda outputs: outputs.finish())

@@ -67,6 +67,7 @@ class RunRecord:
     late: ShapedText | None = None
     stored_stdout: StoredOutput | None = None
     stored_stderr: StoredOutput | None = None
+    stored_late: StoredOutput | None = None
     notices: Sequence[str] = ()
     continued: bool = False
     queued_behind: int = 0
@@ -89,7 +90,8 @@ def compose(record: RunRecord, budget_chars: int) -> Report:
     text = f"{opening}\n{body.text}" if body.text else _without_output(record, opening)
     excerpts = iter(body.excerpts)  # those of the streams come first
     stdout, stderr = (next(excerpts) if shaped.rows else _NOTHING_SHOWN for shaped in (record.stdout, record.stderr))
-    return Report(text, values.images, _machine_record(record, stdout, stderr))
+    late = _NOTHING_SHOWN if record.late is None else next(excerpts)
+    return Report(text, values.images, _machine_record(record, stdout, stderr, late))
 
 
 def _sections(record: RunRecord, values: ShownValues, budget_chars: int) -> list[Section]:
@@ -100,7 +102,9 @@ def _sections(record: RunRecord, values: ShownValues, budget_chars: int) -> list
     if record.stderr.rows:
         sections.append(Section(note("stderr"), record.stderr, STREAMS, _where(record.stored_stderr)))
     if record.late is not None:
-        sections.append(Section(note("output from after earlier runs had ended"), record.late, STREAMS, _where(None)))
+        sections.append(
+            Section(note("output from after earlier runs had ended"), record.late, STREAMS, _where(record.stored_late))
+        )
     if values.displayed.rows:
         sections.append(Section(note("displayed"), values.displayed, VALUES))
     if values.result.rows:
@@ -169,7 +173,9 @@ def _files(files: Sequence[FileChange], budget_chars: int) -> str:
     return "\n".join(lines)
 
 
-def _machine_record(record: RunRecord, stdout: Excerpt, stderr: Excerpt) -> dict[str, Any]:
+def _machine_record(record: RunRecord, stdout: Excerpt, stderr: Excerpt, late: Excerpt) -> dict[str, Any]:
+    """`late` is in it where there is any."""
+    shown_late = {} if record.late is None else {"late": _stream_record(record.late, late, record.stored_late)}
     error = None if record.error is None or is_the_stop_itself(record) else record.error
     return {
         "status": str(record.status),
@@ -178,9 +184,10 @@ def _machine_record(record: RunRecord, stdout: Excerpt, stderr: Excerpt) -> dict
         "elapsed_s": round(record.elapsed_s, 3),
         "state": str(record.state),
         "continued": record.continued,
-        "truncated": not (stdout.complete and stderr.complete),
+        "truncated": not (stdout.complete and stderr.complete and late.complete),
         "stdout": _stream_record(record.stdout, stdout, record.stored_stdout),
         "stderr": _stream_record(record.stderr, stderr, record.stored_stderr),
+        **shown_late,
         "error": error and {"name": one_line(error.name, NAME_CHARS), "message": _short_message(error.message)},
         "exit_code": record.exit_code,
         "signal": record.signal,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
 import sys
@@ -108,6 +109,37 @@ async def test_a_line_that_lost_its_middle_names_the_file_too(client: Client, st
     page = await read(client, links_of(result)[stream])
     assert isinstance(page, TextResourceContents)
     assert page.text.count("x") == 10_000
+
+
+PRINTED_LATER = """
+import threading
+def later():
+    for number in range(20_000): print('line', number, flush=number > 19_900)
+    open('../done', 'w').close()
+threading.Timer(0.2, later).start()
+"""
+
+
+async def test_what_came_between_runs_is_stored_where_its_report_leaves_something_out(client: Client) -> None:
+    begun = await run(client, PRINTED_LATER)
+    assert begun.meta is not None
+    context_id = begun.meta["code-interpreter/run"]["context_id"]
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(MCPError):  # the code that prints has not come to its end
+                await read(client, f"work://{context_id}/done")
+                break
+    result = await run(client, "'next'")
+    (gap,) = [line for line in text_of(result).splitlines() if "left out" in line]
+    path = gap.rpartition(": ")[2].strip("⟧")
+    assert path.endswith("/run-2/late")
+    page = await read(client, links_of(result)["late"])
+    assert isinstance(page, TextResourceContents)
+    after = text_of(await run(client, f"len(open({path!r}).read())"))
+    assert str(len(page.text)) in after
+    # What was still on its way when the run began is told with the one after it.
+    told = page.text.splitlines() + [line for line in after.splitlines() if line.startswith("line ")]
+    assert told == [f"line {number}" for number in range(20_000 - len(told), 20_000)]
 
 
 async def test_an_output_that_was_shown_whole_is_not_stored(client: Client) -> None:
