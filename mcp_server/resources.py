@@ -1,7 +1,7 @@
 """The MCP door's resources: what reports left out, and the files of a context.
 
-    run://{context_id}/{run}/{name}     a stored stream of a run (`stdout`, `stderr`), or something that it showed;
-                                        ?offset=&limit= take a page of a stream, in lines
+    run://{context_id}/{run}/{name}     a stored stream of a run (`stdout`, `stderr`), what came before it (`late`), or
+                                        something that it showed; ?offset=&limit= take a page of a stream, in lines
     work://{context_id}/{path}          a file beneath the context's work directory
 
 A handle is checked as for every other use of it, and what is refused is told alike whether or not it exists.
