@@ -97,7 +97,6 @@ class Run:
         self._final: RunRecord | None = None
         self._reported_before = False
         self._late: Late | None = None
-        self._late_is_told = False
         self._store = RunStore(None)
         self._files: Sequence[FileChange] = ()
         self._notices: list[str] = []
@@ -119,7 +118,7 @@ class Run:
         self.status = Status.RUNNING
         self.running_since = datetime.now(UTC)
         self._began_s = time.monotonic()
-        self._late, self._late_is_told = late, False
+        self._late = late
         self._changed()
 
     def take(self, chunk: Chunk) -> Awaitable[None] | None:
@@ -214,7 +213,6 @@ class Run:
         stdout, stderr = self._shaped(Stream.STDOUT, final=ended), self._shaped(Stream.STDERR, final=ended)
         record = self._record(stdout, stderr, queued_behind, notices)
         self._reported_before = self.status is not Status.QUEUED
-        self._late_is_told = True
         if ended:
             self._final = record
         else:
@@ -278,7 +276,7 @@ class Run:
             displays=self._displays.kept,
             stdout=stdout,
             stderr=stderr,
-            late=None if self._late is None or self._late_is_told else self._late.text,
+            late=None if self._late is None or self._reported_before else self._late.text,
             notices=[*notices, *self._notices, *self._displays.notices()],
             continued=self._reported_before,
             queued_behind=queued_behind,

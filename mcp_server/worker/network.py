@@ -15,8 +15,7 @@ _LONGEST_CHAIN = 20
 def is_there() -> bool:
     """Whether anything but this machine could be reached."""
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM):
-            return any(name != _LOOPBACK for _, name in socket.if_nameindex())
+        return any(name != _LOOPBACK for _, name in socket.if_nameindex())
     except OSError:  # sockets are refused
         return False
 

@@ -346,6 +346,18 @@ async def test_late_output_is_shown_with_the_next_report(desk: Desk) -> None:
     assert "from a thread" not in (await desk.run("hello")).text
 
 
+async def test_late_output_is_told_once_by_a_run_that_yields(desk: Desk) -> None:
+    await desk.run("late")
+    yielded = await desk.run("block", wait_s=0.3)
+    assert yielded.record["status"] == "running"
+    assert "from a thread" in yielded.text
+    assert yielded.record["late"]["total_chars"] == len("from a thread\n")
+    ended = await desk.run("", interrupt=True)
+    assert ended.record["status"] == "interrupted"
+    assert "from a thread" not in ended.text
+    assert "late" not in ended.record
+
+
 async def test_a_report_holds_to_its_calls_budget(desk: Desk) -> None:
     report = await desk.run("flood", max_output_chars=1_000)
     assert len(report.text) <= 1_000
